@@ -1,0 +1,21 @@
+# Everything is installed into .venv by the first target that needs it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test check bench clean
+run: .venv/ready
+	$(BIN)/defectscope up --samples
+test: .venv/ready
+	$(BIN)/pytest $(ARGS)
+check: .venv/ready
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+bench: .venv/ready
+	$(BIN)/python tests/benchmarks/bench_pipeline.py
+clean:
+	rm -rf .venv
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --upgrade pip
+	$(BIN)/pip install --editable '.[dev]'
+	touch $@

@@ -1,0 +1,106 @@
+"""The manifest of a bundle: what a model version is, in numbers and digests.
+
+A bundle is a folder: `manifest.json` and the safetensors files that it names by
+SHA-256. The manifest holds no version number: that is given when the bundle is
+published, and the same bundle published twice is one version. Its digest is the
+identity of the model; every result names it.
+"""
+
+import hashlib
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+ProductName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Artifact(_Frozen):
+    """One file of the bundle, stored and fetched by its digest."""
+
+    file: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+    sha256: Sha256
+    bytes: Annotated[int, Field(gt=0)]
+
+
+class Thresholds(_Frozen):
+    """Where scores turn into verdicts; all from photos that no figure is reported on."""
+
+    defect_probability: Annotated[float, Field(ge=0, le=1)]
+    near_threshold_low: Annotated[float, Field(ge=0, le=1)]
+    """At or above this and below `near_threshold_high`, a person looks."""
+    near_threshold_high: Annotated[float, Field(ge=0, le=1)]
+    anomaly_score: float
+    """Standard deviations; at or above it the autoencoder calls the part anomalous."""
+    domain_distance: Annotated[float, Field(gt=0)]
+    """Mahalanobis distance; above it the photo is not of this product."""
+
+
+class Limits(_Frozen):
+    """Fixed scales of the maps, so that a good part stays blue."""
+
+    gradcam_high: Annotated[float, Field(gt=0)]
+    """Raw Grad-CAM value that is drawn fully red; 0 is blue."""
+    anomaly_low: float
+    """Standard deviations drawn blue."""
+    anomaly_high: float
+    """Standard deviations drawn fully red."""
+
+
+class QualityLimits(_Frozen):
+    """Learnt from the training photos: outside them a photo is too poor to judge."""
+
+    min_sharpness: Annotated[float, Field(ge=0)]
+    """Variance of the Laplacian of the 256 x 256 grey image, grey in [0, 255]."""
+    min_brightness: Annotated[float, Field(ge=0)]
+    """Mean grey value in [0, 255]; below: dark."""
+    max_brightness: Annotated[float, Field(le=255)]
+    """Mean grey value in [0, 255]; above: overexposed."""
+
+
+class DataCard(_Frozen):
+    """Which photos the model has seen, by content."""
+
+    counts: dict[str, int]
+    """Photos per label that were trained on: `good` and the defect types."""
+    trained_on: tuple[Sha256, ...]
+    held_out: tuple[Sha256, ...]
+    """Photos of the same folder that neither training nor calibration has seen."""
+    digest: Sha256
+    """Over the sorted digests of `trained_on`."""
+
+
+class Manifest(_Frozen):
+    format: Literal[1] = 1
+    product: ProductName
+    created_at: datetime
+    preprocess: str
+    """Version of the preprocess function that training used; serving must have the same."""
+    seed: int
+    backbone: Artifact
+    model: Artifact
+    """Head, autoencoder and statistics of this product."""
+    temperature: Annotated[float, Field(gt=0)]
+    """Divides the head's logits before the softmax."""
+    thresholds: Thresholds
+    limits: Limits
+    quality: QualityLimits
+    defect_types: tuple[str, ...]
+    data: DataCard
+    metrics: dict[str, float]
+    """Out-of-fold figures of training, for instance `classifier_auroc`."""
+    provenance: str
+    """In words: where the backbone's weights and the photos come from."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest as it is written to disk."""
+        return "sha256:" + hashlib.sha256(self.to_json()).hexdigest()
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json(indent=2).encode() + b"\n"

@@ -1,0 +1,87 @@
+"""The only reader of the environment: every setting, with its unit and default.
+
+Names in the environment are these in capitals after `DEFECTSCOPE_`, for
+instance `DEFECTSCOPE_DATABASE_URL`. The table in the README is held against
+this class by a test.
+"""
+
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="DEFECTSCOPE_", extra="ignore", frozen=True)
+
+    database_url: str = Field(
+        "postgresql+psycopg2://defectscope:defectscope@127.0.0.1:5432/defectscope",
+        description="PostgreSQL, as an SQLAlchemy URL",
+    )
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis of the doorbells")
+    storage_url: str = Field(
+        "s3://defectscope",
+        description="`s3://BUCKET`, or `file:///FOLDER` on a single machine",
+    )
+    s3_endpoint_url: str | None = Field(
+        None, description="S3 endpoint as the service reaches it; empty for AWS"
+    )
+    s3_public_endpoint_url: str | None = Field(
+        None, description="S3 endpoint as browsers reach it; empty when it is the same"
+    )
+    s3_region: str = Field("us-east-1", description="S3 region")
+    s3_access_key_id: str | None = Field(
+        None, description="S3 key; empty for the usual AWS credential chain"
+    )
+    s3_secret_access_key: SecretStr | None = Field(None, description="S3 secret")
+    link_seconds: int = Field(300, ge=10, description="Life of a presigned storage link, seconds")
+
+    host: str = Field("127.0.0.1", description="Address that the API listens on")
+    port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on")
+    public_url: str | None = Field(
+        None, description="Base of the links in results; empty for the address of the request"
+    )
+    admin_key: SecretStr | None = Field(
+        None, description="Admin key that `defectscope migrate` makes valid: `ds_<id>_<secret>`"
+    )
+    max_upload_bytes: int = Field(10 * 1024 * 1024, gt=0, description="Largest photo, bytes")
+    min_side_px: int = Field(128, gt=0, description="Smallest width or height, pixels")
+    max_pixels: int = Field(50_000_000, gt=0, description="Largest width x height, pixels")
+    max_wait_seconds: float = Field(
+        60, ge=0, description="Longest `Prefer: wait=N` that is honoured, seconds"
+    )
+    predict_wait_seconds: float = Field(
+        30, ge=0, description="How long `/predict` waits for its verdict, seconds"
+    )
+
+    batch_size: int = Field(16, ge=1, description="Most photos that one batch takes")
+    slots: int = Field(3, ge=1, description="Batches in flight in one worker process")
+    lease_seconds: float = Field(30, gt=0, description="Lease of a claimed photo, seconds")
+    max_attempts: int = Field(3, ge=1, description="Attempts before an inspection fails")
+    max_batch_seconds: float = Field(
+        300, gt=0, description="A batch that takes longer loses its lease, seconds"
+    )
+    upkeep_seconds: float = Field(
+        2, gt=0, description="Pause between rounds of sweeping and model refresh, seconds"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the models run")
+    model_cache: Path = Field(
+        Path("~/.cache/defectscope").expanduser(),
+        description="Folder where workers keep model files, by digest",
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log level")
+    log_format: Literal["console", "json"] = Field("json", description="For people, or for machines")
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.lease_seconds)
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

@@ -1,0 +1,300 @@
+"""The tables and their enums. Every row that somebody owns names its organisation.
+
+What changes a row lives elsewhere: inspections.py, reviews.py, products.py, keys.py.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Identity,
+    Index,
+    MetaData,
+    String,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from shared.verdicts import Disposition, QualityReason, ReviewReason, Verdict
+
+
+class Status(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELED})
+
+
+class VerdictSource(StrEnum):
+    MODEL = "model"
+    PERSON = "person"
+
+
+class ReviewStatus(StrEnum):
+    OPEN = "open"
+    CLAIMED = "claimed"
+    DECIDED = "decided"
+
+
+class Scope(StrEnum):
+    SUBMIT = "submit"
+    READ = "read"
+    REVIEW = "review"
+    ADMIN = "admin"
+
+
+class Table(DeclarativeBase):
+    # Named constraints can be dropped by migrations on any server.
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012: SQLAlchemy reads it as a plain class attribute
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[str]: ARRAY(String),
+    }
+
+
+def _words(enum: type[StrEnum], name: str) -> Enum:
+    """Text with a CHECK: a native enum cannot lose a value in a migration."""
+    return Enum(
+        enum,
+        native_enum=False,
+        create_constraint=True,
+        name=name,
+        length=32,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Organisation(Table):
+    __tablename__ = "organisations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ApiKey(Table):
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    organisation_id: Mapped[str] = mapped_column(ForeignKey("organisations.id"))
+    name: Mapped[str]
+    secret_sha256: Mapped[str]
+    """The secret has 256 random bits, so a plain hash cannot be guessed backwards."""
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Product(Table):
+    __tablename__ = "products"
+    __table_args__ = (UniqueConstraint("organisation_id", "name"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    organisation_id: Mapped[str] = mapped_column(ForeignKey("organisations.id"))
+    name: Mapped[str]
+    active_version_id: Mapped[str | None] = mapped_column(
+        ForeignKey("model_versions.id", use_alter=True)
+    )
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    active_version: Mapped["ModelVersion | None"] = relationship(foreign_keys=[active_version_id])
+
+
+class ModelVersion(Table):
+    """Immutable: what was published under this number stays what it was."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (
+        UniqueConstraint("product_id", "version"),
+        UniqueConstraint("product_id", "digest"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    product_id: Mapped[str] = mapped_column(ForeignKey("products.id"))
+    version: Mapped[int]
+    digest: Mapped[str]
+    manifest: Mapped[dict[str, Any]]
+    published_by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    product: Mapped[Product] = relationship(foreign_keys=[product_id])
+
+
+class Inspection(Table):
+    __tablename__ = "inspections"
+    __table_args__ = (
+        CheckConstraint(
+            "(status = 'running') = (lease_token IS NOT NULL)", name="only_running_is_leased"
+        ),
+        CheckConstraint(
+            "status <> 'succeeded' OR (verdict IS NOT NULL AND overlay_key IS NOT NULL)",
+            name="success_has_a_verdict",
+        ),
+        # The queue: small, whatever the number of finished rows.
+        Index(
+            "ix_inspections_queue",
+            text("priority DESC"),
+            "created_at",
+            postgresql_where=text("status = 'queued'"),
+        ),
+        Index("ix_inspections_lease", "lease_until", postgresql_where=text("status = 'running'")),
+        Index("ix_inspections_page", "organisation_id", "created_at", "id"),
+        Index("ix_inspections_serial", "organisation_id", "serial"),
+        Index("ix_inspections_lot", "organisation_id", "lot"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    organisation_id: Mapped[str] = mapped_column(ForeignKey("organisations.id"))
+    product_id: Mapped[str] = mapped_column(ForeignKey("products.id"))
+    model_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    """Pinned when the photo is accepted: the version that was active then judges it."""
+
+    # The part, in the words of the plant.
+    serial: Mapped[str | None]
+    lot: Mapped[str | None]
+    line: Mapped[str | None]
+    station: Mapped[str | None]
+    captured_at: Mapped[datetime | None]
+    # `metadata` is taken by SQLAlchemy.
+    annotations: Mapped[dict[str, Any]] = mapped_column("metadata", server_default="{}")
+
+    # The photo.
+    image_key: Mapped[str]
+    image_sha256: Mapped[str]
+    image_bytes: Mapped[int]
+    media_type: Mapped[str]
+    width: Mapped[int]
+    height: Mapped[int]
+
+    # The queue.
+    status: Mapped[Status] = mapped_column(_words(Status, "status"))
+    priority: Mapped[int] = mapped_column(server_default="0")
+    run_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    is_alone: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Its batch crashed a worker: it is judged by itself from now on."""
+    lease_token: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+
+    # The outcome.
+    verdict: Mapped[Verdict | None] = mapped_column(_words(Verdict, "verdict"))
+    disposition: Mapped[Disposition | None] = mapped_column(_words(Disposition, "disposition"))
+    verdict_source: Mapped[VerdictSource | None] = mapped_column(
+        _words(VerdictSource, "verdict_source")
+    )
+    review_reasons: Mapped[list[str]] = mapped_column(server_default="{}")
+    defect_probability: Mapped[float | None]
+    mse: Mapped[float | None]
+    anomaly_score: Mapped[float | None]
+    domain_distance: Mapped[float | None]
+    quality_reasons: Mapped[list[str]] = mapped_column(server_default="{}")
+    engine: Mapped[str | None]
+    overlay_key: Mapped[str | None]
+    anomaly_map_key: Mapped[str | None]
+    timings_ms: Mapped[dict[str, Any] | None]
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    product: Mapped[Product] = relationship(lazy="joined", innerjoin=True)
+    model_version: Mapped[ModelVersion] = relationship(lazy="joined", innerjoin=True)
+    review: Mapped["Review | None"] = relationship(back_populates="inspection", lazy="joined")
+
+
+class InspectionEvent(Table):
+    """History: who or what changed an inspection, and when. Only ever appended to."""
+
+    __tablename__ = "inspection_events"
+    __table_args__ = (Index(None, "inspection_id", "id"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    inspection_id: Mapped[str] = mapped_column(ForeignKey("inspections.id"))
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    actor: Mapped[str]
+    event: Mapped[str]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+
+
+class IdempotencyKey(Table):
+    __tablename__ = "idempotency_keys"
+
+    api_key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    payload_sha256: Mapped[str]
+    inspection_id: Mapped[str] = mapped_column(ForeignKey("inspections.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Review(Table):
+    """A part that waits for a person. One per inspection, opened with its verdict."""
+
+    __tablename__ = "reviews"
+    __table_args__ = (Index(None, "organisation_id", "status", "created_at"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    organisation_id: Mapped[str] = mapped_column(ForeignKey("organisations.id"))
+    inspection_id: Mapped[str] = mapped_column(ForeignKey("inspections.id"), unique=True)
+    status: Mapped[ReviewStatus] = mapped_column(_words(ReviewStatus, "status"))
+    reasons: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    inspection: Mapped[Inspection] = relationship(back_populates="review")
+
+
+class Worker(Table):
+    """A worker process that said lately that it is alive; `/readyz` counts them."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    engine: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+__all__ = [
+    "TERMINAL",
+    "ApiKey",
+    "Disposition",
+    "IdempotencyKey",
+    "Inspection",
+    "InspectionEvent",
+    "ModelVersion",
+    "Organisation",
+    "Product",
+    "QualityReason",
+    "Review",
+    "ReviewReason",
+    "ReviewStatus",
+    "Scope",
+    "Status",
+    "Table",
+    "Verdict",
+    "VerdictSource",
+    "Worker",
+]
