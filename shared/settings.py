@@ -74,7 +74,9 @@ class Settings(BaseSettings):
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log level")
-    log_format: Literal["console", "json"] = Field("json", description="For people, or for machines")
+    log_format: Literal["console", "json"] = Field(
+        "json", description="For people, or for machines"
+    )
 
     @property
     def lease(self) -> timedelta:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     DateTime,
     Enum,
@@ -23,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from shared.verdicts import Disposition, QualityReason, ReviewReason, Verdict
+from shared.verdicts import Disposition, Verdict
 
 
 class Status(StrEnum):
@@ -66,7 +67,7 @@ class Table(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {  # noqa: RUF012: SQLAlchemy reads it as a plain class attribute
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB,
         list[str]: ARRAY(String),
@@ -232,7 +233,7 @@ class InspectionEvent(Table):
     __tablename__ = "inspection_events"
     __table_args__ = (Index(None, "inspection_id", "id"),)
 
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     inspection_id: Mapped[str] = mapped_column(ForeignKey("inspections.id"))
     at: Mapped[datetime] = mapped_column(server_default=func.now())
     actor: Mapped[str]
@@ -275,26 +276,3 @@ class Worker(Table):
     engine: Mapped[str]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-__all__ = [
-    "TERMINAL",
-    "ApiKey",
-    "Disposition",
-    "IdempotencyKey",
-    "Inspection",
-    "InspectionEvent",
-    "ModelVersion",
-    "Organisation",
-    "Product",
-    "QualityReason",
-    "Review",
-    "ReviewReason",
-    "ReviewStatus",
-    "Scope",
-    "Status",
-    "Table",
-    "Verdict",
-    "VerdictSource",
-    "Worker",
-]

@@ -18,7 +18,7 @@ class Verdict(StrEnum):
 
 
 class Disposition(StrEnum):
-    PASS = "pass"  # noqa: S105: what happens to the part, no secret
+    PASS = "pass"  # noqa: S105 - what happens to the part, no secret
     REJECT = "reject"
     HOLD = "hold"
 

@@ -1,0 +1,128 @@
+"""Reading inspections: one, a page of many, the history. Changes nothing."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.orm import Session
+
+from shared.errors import InvalidInput, NotFound
+from shared.tables import (
+    TERMINAL,
+    Inspection,
+    InspectionEvent,
+    Product,
+    Status,
+)
+from shared.verdicts import Disposition, Verdict
+
+
+@dataclass(frozen=True)
+class Filters:
+    """All given ones must match."""
+
+    serial: str | None = None
+    lot: str | None = None
+    line: str | None = None
+    station: str | None = None
+    product: str | None = None
+    verdict: Verdict | None = None
+    disposition: Disposition | None = None
+    status: Status | None = None
+    since: datetime | None = None
+    """Accepted at or after."""
+    until: datetime | None = None
+    """Accepted before."""
+
+
+def get(session: Session, *, organisation_id: str, inspection_id: str) -> Inspection:
+    """Raises NotFound, also for what belongs to another organisation."""
+    row = session.scalar(
+        select(Inspection).where(
+            Inspection.id == inspection_id, Inspection.organisation_id == organisation_id
+        )
+    )
+    if row is None:
+        raise NotFound(f"There is no inspection {inspection_id}.")
+    return row
+
+
+def page(
+    session: Session,
+    *,
+    organisation_id: str,
+    filters: Filters,
+    page_size: int,
+    page_token: str = "",
+) -> tuple[list[Inspection], str]:
+    """Newest first, and the token of the next page: empty on the last.
+
+    A cursor, not an offset: photos that arrive meanwhile shift nothing.
+    """
+    query = select(Inspection).where(Inspection.organisation_id == organisation_id)
+    for column, wanted in (
+        (Inspection.serial, filters.serial),
+        (Inspection.lot, filters.lot),
+        (Inspection.line, filters.line),
+        (Inspection.station, filters.station),
+        (Inspection.verdict, filters.verdict),
+        (Inspection.disposition, filters.disposition),
+        (Inspection.status, filters.status),
+    ):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    if filters.product is not None:
+        query = query.where(Inspection.product.has(Product.name == filters.product))
+    if filters.since is not None:
+        query = query.where(Inspection.created_at >= filters.since)
+    if filters.until is not None:
+        query = query.where(Inspection.created_at < filters.until)
+    if page_token:
+        query = query.where(
+            tuple_(Inspection.created_at, Inspection.id) < tuple_(*_read_token(page_token))
+        )
+    rows = list(
+        session.scalars(
+            query.order_by(Inspection.created_at.desc(), Inspection.id.desc()).limit(page_size + 1)
+        )
+    )
+    if len(rows) <= page_size:
+        return rows, ""
+    rows = rows[:page_size]
+    return rows, _make_token(rows[-1])
+
+
+def history(session: Session, inspection_id: str) -> list[InspectionEvent]:
+    """Oldest first."""
+    return list(
+        session.scalars(
+            select(InspectionEvent)
+            .where(InspectionEvent.inspection_id == inspection_id)
+            .order_by(InspectionEvent.id)
+        )
+    )
+
+
+def finished(session: Session, ids: Sequence[str]) -> list[str]:
+    """Those of the given inspections that have reached a terminal status."""
+    return list(
+        session.scalars(
+            select(Inspection.id).where(Inspection.id.in_(ids), Inspection.status.in_(TERMINAL))
+        )
+    )
+
+
+def _make_token(row: Inspection) -> str:
+    return urlsafe_b64encode(f"{row.created_at.isoformat()} {row.id}".encode()).decode()
+
+
+def _read_token(token: str) -> tuple[datetime, str]:
+    try:
+        at, id_ = urlsafe_b64decode(token.encode()).decode().split(" ")
+        return datetime.fromisoformat(at), id_
+    except ValueError as error:
+        raise InvalidInput(
+            "This page_token is not one that we gave; start again without it.", field="page_token"
+        ) from error

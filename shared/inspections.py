@@ -1,0 +1,495 @@
+"""Life of an inspection: the only module that changes `Inspection.status`.
+
+The row is the truth and the Celery message only a doorbell: a lost or doubled
+message costs time, never a verdict. A verdict is written only by whoever holds
+the lease. Every change leaves an event in the history.
+
+    queued ──claim──▶ running ──record──▶ succeeded
+      ▲  │              │ │
+      │  └─cancel─▶ canceled (also from running)
+      └──give_back, sweep─┘ └──fail, sweep (last attempt)──▶ failed
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import ColumnElement, func, insert, literal, select, update
+from sqlalchemy.orm import Session
+
+from shared.errors import Conflict, NotFound
+from shared.ids import new_id
+from shared.reviews import open_reviews
+from shared.tables import (
+    Inspection,
+    InspectionEvent,
+    Product,
+    Status,
+    VerdictSource,
+)
+from shared.verdicts import FAILED, Outcome, Scores
+
+Moment = datetime | ColumnElement[datetime]
+DATABASE_NOW: Moment = func.clock_timestamp()
+"""One clock for all workers. Tests pass a datetime instead."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the plant says of the part; every field is optional."""
+
+    serial: str | None = None
+    lot: str | None = None
+    line: str | None = None
+    station: str | None = None
+    captured_at: datetime | None = None
+    annotations: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An original that is already in storage."""
+
+    key: str
+    sha256: str
+    bytes: int
+    media_type: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """An inspection leased to us."""
+
+    id: str
+    organisation_id: str
+    image_key: str
+    model_version_id: str
+    attempts: int
+    queued_ms: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one claim took, under one lease token."""
+
+    token: str
+    inspections: tuple[Claimed, ...]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The outcome of one judged photo."""
+
+    id: str
+    scores: Scores
+    outcome: Outcome
+    engine: str
+    overlay_key: str
+    anomaly_map_key: str
+    timings_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A photo that no further attempt can judge."""
+
+    id: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Swept:
+    requeued: int
+    failed: tuple[str, ...]
+    waiting: int
+    """Queued inspections that are due and that nobody has claimed; counted up to 100."""
+
+
+def new_inspection_id() -> str:
+    return new_id("insp")
+
+
+def accept(
+    session: Session,
+    *,
+    inspection_id: str,
+    product: Product,
+    model_version_id: str,
+    image: StoredImage,
+    part: Part,
+    priority: int,
+    actor: str,
+) -> None:
+    """Write a new inspection as queued. The caller commits, answers 202, then rings."""
+    session.add(
+        Inspection(
+            id=inspection_id,
+            organisation_id=product.organisation_id,
+            product_id=product.id,
+            model_version_id=model_version_id,
+            serial=part.serial,
+            lot=part.lot,
+            line=part.line,
+            station=part.station,
+            captured_at=part.captured_at,
+            annotations=part.annotations,
+            image_key=image.key,
+            image_sha256=image.sha256,
+            image_bytes=image.bytes,
+            media_type=image.media_type,
+            width=image.width,
+            height=image.height,
+            status=Status.QUEUED,
+            priority=priority,
+        )
+    )
+    session.flush()
+    _note(session, [inspection_id], actor=actor, event="accepted")
+
+
+def claim(
+    session: Session,
+    *,
+    limit: int,
+    lease: timedelta,
+    worker: str,
+    now: Moment = DATABASE_NOW,
+) -> Batch | None:
+    """Lease up to `limit` queued inspections to this worker, most urgent first.
+
+    Rows that another worker holds are skipped, not waited for. One whose batch
+    crashed a worker comes alone, so that it cannot fail its neighbours. The
+    caller commits; until then nobody else sees the claim. None: nothing is due.
+    """
+    due = session.execute(
+        select(Inspection.id, Inspection.is_alone)
+        .where(Inspection.status == Status.QUEUED, Inspection.run_at <= now)
+        .order_by(Inspection.priority.desc(), Inspection.created_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    if not due:
+        return None
+    first = due[0]
+    ids = [first.id] if first.is_alone else [row.id for row in due if not row.is_alone]
+
+    token = uuid4().hex
+    rows = session.execute(
+        update(Inspection)
+        .where(Inspection.id.in_(ids))
+        .values(
+            status=Status.RUNNING,
+            lease_token=token,
+            lease_until=_at(now) + lease,
+            attempts=Inspection.attempts + 1,
+            started_at=_at(now),
+        )
+        .returning(
+            Inspection.id,
+            Inspection.organisation_id,
+            Inspection.image_key,
+            Inspection.model_version_id,
+            Inspection.attempts,
+            func.extract("epoch", Inspection.started_at - Inspection.created_at).label("queued_s"),
+        )
+        .execution_options(synchronize_session=False)
+    ).all()
+    claimed = tuple(
+        Claimed(
+            id=row.id,
+            organisation_id=row.organisation_id,
+            image_key=row.image_key,
+            model_version_id=row.model_version_id,
+            attempts=row.attempts,
+            queued_ms=max(0, round(float(row.queued_s) * 1000)),
+        )
+        for row in rows
+    )
+    _note(session, ids, actor=worker, event="claimed", detail={"batch": len(ids)})
+    return Batch(token, claimed)
+
+
+def extend(
+    session: Session, tokens: Sequence[str], *, lease: timedelta, now: Moment = DATABASE_NOW
+) -> None:
+    """Heartbeat: push the end of our leases forward. A lease that we lost stays lost.
+
+    Rows that a slot of this worker is recording at this moment are skipped:
+    waiting for them while it waits for us would be a deadlock.
+    """
+    held = (
+        select(Inspection.id)
+        .where(Inspection.lease_token.in_(tokens), Inspection.status == Status.RUNNING)
+        .with_for_update(skip_locked=True)
+    )
+    session.execute(
+        update(Inspection)
+        .where(Inspection.id.in_(held))
+        .values(lease_until=_at(now) + lease)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def record(
+    session: Session,
+    *,
+    token: str,
+    results: Sequence[Recorded],
+    worker: str,
+    now: Moment = DATABASE_NOW,
+) -> frozenset[str]:
+    """Write the verdicts of those photos whose lease is still ours, and return their ids.
+
+    A worker that wakes up late changes nothing: its rows carry another token or
+    are no longer running. Reviews are opened only for the rows written here.
+    """
+    ours = _lock_ours(session, token, [result.id for result in results])
+    results = [result for result in results if result.id in ours]
+    if not results:
+        return frozenset()
+    finished_at = session.execute(select(_at(now))).scalar_one()
+    session.execute(
+        update(Inspection),
+        [
+            {
+                "id": result.id,
+                "status": Status.SUCCEEDED,
+                "lease_token": None,
+                "lease_until": None,
+                "verdict": result.outcome.verdict,
+                "disposition": result.outcome.disposition,
+                "verdict_source": VerdictSource.MODEL,
+                "review_reasons": [reason.value for reason in result.outcome.review_reasons],
+                "defect_probability": result.scores.defect_probability,
+                "mse": result.scores.mse,
+                "anomaly_score": result.scores.anomaly_score,
+                "domain_distance": result.scores.domain_distance,
+                "quality_reasons": [reason.value for reason in result.scores.quality_reasons],
+                "engine": result.engine,
+                "overlay_key": result.overlay_key,
+                "anomaly_map_key": result.anomaly_map_key,
+                "timings_ms": {
+                    **result.timings_ms,
+                    "total": _milliseconds(finished_at - ours[result.id].created_at),
+                },
+                "finished_at": finished_at,
+            }
+            for result in results
+        ],
+    )
+    open_reviews(
+        session,
+        [
+            (ours[result.id].organisation_id, result.id, result.outcome.review_reasons)
+            for result in results
+            if result.outcome.review_reasons
+        ],
+    )
+    written = [result.id for result in results]
+    _note(session, written, actor=worker, event="succeeded")
+    return frozenset(written)
+
+
+def fail(
+    session: Session,
+    *,
+    token: str,
+    failures: Sequence[Failure],
+    worker: str,
+    now: Moment = DATABASE_NOW,
+) -> frozenset[str]:
+    """End those inspections as failed, held for a person, where the lease is still ours."""
+    ours = _lock_ours(session, token, [failure.id for failure in failures])
+    failures = [failure for failure in failures if failure.id in ours]
+    for failure in failures:
+        _end_as_failed(session, [failure.id], failure.code, failure.message, now=now, actor=worker)
+    return frozenset(failure.id for failure in failures)
+
+
+def give_back(
+    session: Session,
+    *,
+    token: str,
+    ids: Iterable[str],
+    worker: str,
+    why: str,
+    spend_attempt: bool,
+    alone: bool = False,
+    delay: timedelta = timedelta(0),
+    now: Moment = DATABASE_NOW,
+) -> None:
+    """Return leased inspections to the queue, due after `delay`.
+
+    An attempt is spent where the photo may be to blame, and not where the world
+    is (storage away, worker stopping). `alone`: from now on judged by itself.
+    """
+    ours = _lock_ours(session, token, list(ids))
+    if not ours:
+        return
+    session.execute(
+        update(Inspection)
+        .where(Inspection.id.in_(ours))
+        .values(
+            status=Status.QUEUED,
+            lease_token=None,
+            lease_until=None,
+            run_at=_at(now) + delay,
+            attempts=Inspection.attempts - (0 if spend_attempt else 1),
+            is_alone=Inspection.is_alone | alone,
+        )
+        .execution_options(synchronize_session=False)
+    )
+    _note(session, list(ours), actor=worker, event="given_back", detail={"why": why})
+
+
+def sweep(session: Session, *, max_attempts: int, now: Moment = DATABASE_NOW) -> Swept:
+    """Return the photos of dead workers to the queue, or fail them after the last attempt.
+
+    A lease that ran out means that a whole process died or hung: each of its
+    photos may be the cause, so each is judged alone from now on.
+    """
+    expired = session.execute(
+        select(Inspection.id, Inspection.attempts)
+        .where(Inspection.status == Status.RUNNING, Inspection.lease_until < now)
+        .with_for_update(skip_locked=True)
+    ).all()
+    again = [row.id for row in expired if row.attempts < max_attempts]
+    spent = [row.id for row in expired if row.attempts >= max_attempts]
+    if again:
+        session.execute(
+            update(Inspection)
+            .where(Inspection.id.in_(again))
+            .values(
+                status=Status.QUEUED,
+                lease_token=None,
+                lease_until=None,
+                run_at=_at(now),
+                is_alone=True,
+            )
+            .execution_options(synchronize_session=False)
+        )
+        _note(session, again, actor="sweeper", event="lease_expired")
+    if spent:
+        _end_as_failed(
+            session,
+            spent,
+            "attempts_exhausted",
+            f"The worker died or hung on each of {max_attempts} attempts; a person must decide.",
+            now=now,
+            actor="sweeper",
+        )
+    due = (
+        select(Inspection.id)
+        .where(Inspection.status == Status.QUEUED, Inspection.run_at <= now)
+        .limit(100)
+    )
+    waiting = session.scalar(select(func.count()).select_from(due.subquery()))
+    return Swept(len(again), tuple(spent), waiting or 0)
+
+
+def cancel(session: Session, *, organisation_id: str, inspection_id: str, actor: str) -> None:
+    """Cancel what is not finished. A worker that is judging it will find its lease gone.
+
+    Raises NotFound, and Conflict if it is finished already; canceling twice is fine.
+    """
+    row = session.execute(
+        select(Inspection.status)
+        .where(Inspection.id == inspection_id, Inspection.organisation_id == organisation_id)
+        .with_for_update()
+    ).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no inspection {inspection_id}.")
+    if row.status is Status.CANCELED:
+        return
+    if row.status not in {Status.QUEUED, Status.RUNNING}:
+        raise Conflict(
+            f"Inspection {inspection_id} has already {row.status}; only a queued or running one "
+            "can be canceled.",
+            code="already_finished",
+        )
+    session.execute(
+        update(Inspection)
+        .where(Inspection.id == inspection_id)
+        .values(
+            status=Status.CANCELED,
+            lease_token=None,
+            lease_until=None,
+            finished_at=func.clock_timestamp(),
+        )
+        .execution_options(synchronize_session=False)
+    )
+    _note(session, [inspection_id], actor=actor, event="canceled")
+
+
+@dataclass(frozen=True)
+class _Ours:
+    organisation_id: str
+    created_at: datetime
+
+
+def _lock_ours(session: Session, token: str, ids: Sequence[str]) -> dict[str, _Ours]:
+    """Lock and return those rows that this lease still holds: the fence."""
+    rows = session.execute(
+        select(Inspection.id, Inspection.organisation_id, Inspection.created_at)
+        .where(
+            Inspection.id.in_(ids),
+            Inspection.lease_token == token,
+            Inspection.status == Status.RUNNING,
+        )
+        .with_for_update()
+    )
+    return {row.id: _Ours(row.organisation_id, row.created_at) for row in rows}
+
+
+def _end_as_failed(
+    session: Session, ids: Sequence[str], code: str, message: str, *, now: Moment, actor: str
+) -> None:
+    disposition, reasons = FAILED
+    rows = session.execute(
+        update(Inspection)
+        .where(Inspection.id.in_(ids))
+        .values(
+            status=Status.FAILED,
+            lease_token=None,
+            lease_until=None,
+            disposition=disposition,
+            review_reasons=[reason.value for reason in reasons],
+            error_code=code,
+            error_message=message,
+            finished_at=_at(now),
+        )
+        .returning(Inspection.organisation_id, Inspection.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    open_reviews(session, [(row.organisation_id, row.id, reasons) for row in rows])
+    _note(session, ids, actor=actor, event="failed", detail={"code": code})
+
+
+def _note(
+    session: Session,
+    ids: Sequence[str],
+    *,
+    actor: str,
+    event: str,
+    detail: dict[str, Any] | None = None,
+) -> None:
+    session.execute(
+        insert(InspectionEvent),
+        [
+            {"inspection_id": id_, "actor": actor, "event": event, "detail": detail or {}}
+            for id_ in ids
+        ],
+    )
+
+
+def _at(now: Moment) -> ColumnElement[datetime]:
+    return literal(now) if isinstance(now, datetime) else now
+
+
+def _milliseconds(duration: timedelta) -> int:
+    return max(0, round(duration.total_seconds() * 1000))

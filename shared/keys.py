@@ -1,0 +1,117 @@
+"""API keys: `ds_<id>_<secret>`. Only the hash of the secret is stored."""
+
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from shared.errors import InvalidInput, NotFound, Unauthenticated
+from shared.ids import new_id
+from shared.tables import ApiKey, Organisation, Scope
+
+_FORM = re.compile(r"ds_([0-9a-z]{8,32})_([0-9A-Za-z_-]{32,128})")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sends a request."""
+
+    key_id: str
+    organisation_id: str
+    scopes: frozenset[Scope]
+
+    def may(self, scope: Scope) -> bool:
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+
+def new_key() -> str:
+    """A fresh key in full; its secret part has 256 random bits."""
+    return f"ds_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
+
+
+def create_key(
+    session: Session,
+    *,
+    organisation_id: str,
+    name: str,
+    scopes: frozenset[Scope],
+    life: timedelta | None = None,
+    key: str | None = None,
+) -> tuple[ApiKey, str]:
+    """Store a key and return its row and, this once, the key in full.
+
+    `key` takes one that was made elsewhere (the first admin key).
+    """
+    key = key or new_key()
+    match = _FORM.fullmatch(key)
+    if match is None:
+        raise InvalidInput(
+            "A key has the form ds_<id>_<secret>: 8 to 32 digits and lower-case letters, "
+            "then at least 32 of A-Z a-z 0-9 _ -.",
+            field="key",
+        )
+    row = ApiKey(
+        id=f"key_{match[1]}",
+        organisation_id=organisation_id,
+        name=name,
+        secret_sha256=sha256(match[2].encode()).hexdigest(),
+        scopes=sorted(scopes),
+        expires_at=func.now() + life if life is not None else None,
+    )
+    session.add(row)
+    session.flush()
+    return row, key
+
+
+def authenticate(session: Session, key: str) -> Caller:
+    """The caller behind a key. Raises Unauthenticated, without saying what is wrong with it."""
+    refusal = Unauthenticated("The API key is unknown, expired or revoked.")
+    match = _FORM.fullmatch(key)
+    if match is None:
+        raise refusal
+    row = session.scalar(
+        select(ApiKey).where(
+            ApiKey.id == f"key_{match[1]}",
+            ApiKey.revoked_at.is_(None),
+            or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
+        )
+    )
+    given = sha256(match[2].encode()).hexdigest()
+    if row is None or not hmac.compare_digest(row.secret_sha256, given):
+        raise refusal
+    return Caller(row.id, row.organisation_id, frozenset(Scope(scope) for scope in row.scopes))
+
+
+def list_keys(session: Session, organisation_id: str) -> list[ApiKey]:
+    return list(
+        session.scalars(
+            select(ApiKey)
+            .where(ApiKey.organisation_id == organisation_id)
+            .order_by(ApiKey.created_at)
+        )
+    )
+
+
+def revoke_key(session: Session, *, organisation_id: str, key_id: str, at: datetime) -> None:
+    """Make a key useless from the next request on. Revoking twice is fine."""
+    row = session.scalar(
+        select(ApiKey).where(ApiKey.organisation_id == organisation_id, ApiKey.id == key_id)
+    )
+    if row is None:
+        raise NotFound(f"There is no key {key_id}.")
+    row.revoked_at = row.revoked_at or at
+
+
+def first_organisation(session: Session) -> Organisation:
+    """The organisation that a fresh installation starts with, made if it is missing."""
+    row = session.scalar(select(Organisation).order_by(Organisation.created_at).limit(1))
+    if row is None:
+        row = Organisation(id=new_id("org"), name="default")
+        session.add(row)
+        session.flush()
+    return row

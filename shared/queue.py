@@ -1,0 +1,128 @@
+"""The Celery app, its doorbells, and the wake-ups for callers who wait.
+
+A bell says only "there is work": it names no inspection, it may be lost or
+doubled, and a few of them are enough for any number of photos. Nothing here is
+ever on the path of a request: a stopped Redis blocks a publisher for seconds.
+"""
+
+import threading
+from collections.abc import Iterable
+from functools import lru_cache
+
+import redis
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from shared.settings import Settings, get_settings
+
+log = structlog.stdlib.get_logger()
+
+QUEUE = "inspect"
+JUDGE = "defectscope.judge"
+"""Name of the task that claims and judges whatever is queued."""
+FINISHED = "defectscope.finished"
+"""Channel on which ids of finished inspections are told, separated by spaces."""
+
+_MOST_BELLS = 8
+"""More unheard bells than this wake nobody sooner."""
+_PAUSE_SECONDS = 1.0
+"""How long the circuit stays open after Redis failed."""
+
+_SOCKET = {"socket_timeout": 2, "socket_connect_timeout": 2}
+
+
+def make_celery(settings: Settings) -> Celery:
+    """The Celery app of this process. Tasks are registered by worker/tasks.py."""
+    app = Celery("defectscope", broker=settings.redis_url)
+    app.conf.update(
+        task_default_queue=QUEUE,
+        # The row is the truth: no result, no acknowledgement after the work, no retry.
+        task_ignore_result=True,
+        task_acks_late=False,
+        task_publish_retry=False,
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options=dict(_SOCKET, retry_on_timeout=False, max_retries=0),
+        redis_socket_timeout=_SOCKET["socket_timeout"],
+        redis_socket_connect_timeout=_SOCKET["socket_connect_timeout"],
+        accept_content=["json"],
+        task_serializer="json",
+    )
+    return app
+
+
+@lru_cache(maxsize=1)
+def celery_app() -> Celery:
+    return make_celery(get_settings())
+
+
+@lru_cache(maxsize=1)
+def redis_client() -> redis.Redis:
+    """Redis of this process, with every wait bounded to two seconds."""
+    return redis.Redis.from_url(get_settings().redis_url, **_SOCKET)
+
+
+class Ringer:
+    """Rings the worker from a thread of its own, behind a circuit breaker.
+
+    `ring` only sets a flag, so calls that come while Redis is slow or away
+    merge into one bell. After a failure the circuit stays open for a second;
+    the wish is kept and tried again. What is lost with the process, the
+    sweeper rings for.
+    """
+
+    def __init__(self) -> None:
+        self._wanted = threading.Event()
+        self._stopped = threading.Event()
+        self._is_open = False
+        self._thread = threading.Thread(target=self._run, name="ringer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._wanted.set()
+        self._thread.join(timeout=5)
+
+    def ring(self) -> None:
+        """Ask for a bell. Never blocks, never raises."""
+        self._wanted.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wanted.wait()
+            if self._stopped.is_set():
+                return
+            self._wanted.clear()
+            try:
+                if redis_client().llen(QUEUE) < _MOST_BELLS:
+                    celery_app().send_task(JUDGE, queue=QUEUE, ignore_result=True)
+            except (redis.RedisError, OperationalError, OSError) as error:
+                if not self._is_open:
+                    log.warning("bell_failed", error=str(error))
+                self._is_open = True
+                self._wanted.set()
+                self._stopped.wait(_PAUSE_SECONDS)
+            else:
+                if self._is_open:
+                    log.info("bell_works_again")
+                self._is_open = False
+
+
+def tell_finished(ids: Iterable[str]) -> None:
+    """Wake the callers who wait for these inspections; if that fails, they look themselves."""
+    try:
+        redis_client().publish(FINISHED, " ".join(ids))
+    except (redis.RedisError, OSError) as error:
+        log.warning("wake_up_failed", error=str(error))
+
+
+def check_queue() -> None:
+    """Raise redis.RedisError unless Redis answers."""
+    redis_client().ping()

@@ -1,0 +1,79 @@
+"""Where a bottle lies in the photo: from polar coordinates on the glass to pixels and back.
+
+Radii are in nominal pixels of a 900 px photo, whose bottle has an outer radius of
+about 400; angles are radians, 0 to the right, growing clockwise (y points down).
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.train.render.fields import Field
+
+SIDE = 900
+"""Scenes are composed at this many pixels a side, and resized afterwards."""
+
+OPENING = 196.0
+"""Nominal radius at which the glass begins."""
+OUTER = 399.0
+"""Nominal radius at which the blurred shoulder meets the background."""
+
+_PARALLAX_FROM, _PARALLAX_TO = 205.0, 330.0
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Place, size and tilt of one bottle."""
+
+    x: float
+    y: float
+    scale: float
+    tilt_x: float
+    """Shift of the opening against the shoulder in pixels: the mouth is nearer to the camera."""
+    tilt_y: float
+    stretch: float
+    """Relative difference of the two axes of the outline."""
+    stretch_angle: float
+
+    def to_pixels(self, radius: Field, angle: Field) -> NDArray[np.float32]:
+        """(N, 2) x, y of points on the glass."""
+        r = radius * (1.0 + self.stretch * np.cos(2.0 * (angle - self.stretch_angle)))
+        near = 1.0 - np.clip(
+            (radius - _PARALLAX_FROM) / (_PARALLAX_TO - _PARALLAX_FROM), 0.0, 1.0
+        )
+        x = self.x + self.scale * r * np.cos(angle) + near * self.tilt_x
+        y = self.y + self.scale * r * np.sin(angle) + near * self.tilt_y
+        return np.stack([x, y], axis=-1).astype(np.float32)
+
+    def to_polar(self) -> tuple[Field, Field]:
+        """Nominal radius and angle (SIDE, SIDE) of every pixel."""
+        x = np.arange(SIDE, dtype=np.float32)[None] - np.float32(self.x)
+        y = np.arange(SIDE, dtype=np.float32)[:, None] - np.float32(self.y)
+        x, y = np.repeat(x, SIDE, 0), np.repeat(y, SIDE, 1)
+        radius, angle = cv2.cartToPolar(x, y)
+        radius *= np.float32(1.0 / self.scale)
+        # First-order inverse of to_pixels: the shifts are a few pixels, their error below one.
+        inverse = 1.0 / np.maximum(radius, 1.0) / (self.scale * self.scale)
+        along = (x * np.float32(self.tilt_x) + y * np.float32(self.tilt_y)) * inverse
+        near = np.clip(
+            (_PARALLAX_TO - radius) * np.float32(1.0 / (_PARALLAX_TO - _PARALLAX_FROM)), 0.0, 1.0
+        )
+        cos2, sin2 = np.cos(2 * self.stretch_angle), np.sin(2 * self.stretch_angle)
+        oval = ((x * x - y * y) * np.float32(cos2) + 2 * x * y * np.float32(sin2)) * inverse
+        radius -= near * along + oval * np.float32(self.stretch)
+        return radius, angle
+
+
+def draw_pose(rng: np.random.Generator) -> Pose:
+    """A bottle as a conveyor presents it: centred to a few pixels, nearly upright."""
+    return Pose(
+        x=float(450.5 + rng.normal(0, 3.0)),
+        y=float(450.5 + rng.normal(0, 3.0)),
+        scale=float(np.clip(rng.normal(1.0, 0.008), 0.97, 1.03)),
+        tilt_x=float(rng.normal(0, 2.5)),
+        tilt_y=float(rng.normal(-1.5, 3.0)),
+        stretch=float(abs(rng.normal(0, 0.002))),
+        stretch_angle=float(rng.uniform(0, np.pi)),
+    )
