@@ -25,6 +25,12 @@ class Rejected(DefectScopeError):
     code = "rejected"
 
 
+class Malformed(Rejected):
+    """A request that cannot be read at all."""
+
+    code = "malformed_request"
+
+
 class InvalidInput(Rejected):
     """A field has a value that we cannot take; `field` names it."""
 

@@ -7,6 +7,7 @@ identity of the model; every result names it.
 """
 
 import hashlib
+import json
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -103,4 +104,5 @@ class Manifest(_Frozen):
         return "sha256:" + hashlib.sha256(self.to_json()).hexdigest()
 
     def to_json(self) -> bytes:
-        return self.model_dump_json(indent=2).encode() + b"\n"
+        """The one way to write it. Keys are sorted, because JSONB does not keep their order."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True).encode() + b"\n"

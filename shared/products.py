@@ -17,23 +17,20 @@ from shared.manifest import Manifest
 from shared.tables import ModelVersion, Product
 
 
-def product_for_submission(session: Session, *, organisation_id: str, name: str) -> Product:
-    """The product under that name, with an active version.
+def product_for_submission(session: Session, *, organisation_id: str, name: str | None) -> Product:
+    """The product under that name, with an active version; without a name, the only one there is.
 
     Raises InvalidInput that names the known products, or says that none is active.
     """
-    product = _find(session, organisation_id, name)
+    known = {product.name: product for product in list_products(session, organisation_id)}
+    if name is None and len(known) == 1:
+        (name,) = known
+    product = known.get(name or "")
     if product is None:
-        known = session.scalars(
-            select(Product.name)
-            .where(Product.organisation_id == organisation_id)
-            .order_by(Product.name)
-        )
-        names = ", ".join(known) or "none yet: publish a bundle first"
+        names = ", ".join(known) or "none yet; publish a bundle first"
+        problem = "Say which product this is" if name is None else f"There is no product {name!r}"
         raise InvalidInput(
-            f"There is no product {name!r}. Known products: {names}.",
-            code="unknown_product",
-            field="product",
+            f"{problem}. Known products: {names}.", code="unknown_product", field="product"
         )
     if product.active_version_id is None:
         raise InvalidInput(

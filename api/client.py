@@ -1,0 +1,285 @@
+"""The Python client: one file, httpx only; copy it into a line controller if you like.
+
+    with DefectScope("http://127.0.0.1:8000", api_key) as scope:
+        inspection = scope.inspect("part.jpg", serial="SN1", lot="L7")
+        if inspection.disposition != "pass":
+            divert(inspection)
+
+A submission that fails for a passing reason is sent again with the same
+Idempotency-Key, so it never becomes two inspections.
+"""
+
+import json
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+_RETRIED = frozenset({429, 502, 503, 504})
+_TERMINAL = frozenset({"succeeded", "failed", "canceled"})
+
+
+class DefectScopeApiError(Exception):
+    """The service answered with a problem document."""
+
+    def __init__(self, status: int, code: str, detail: str, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        """Stable: branch on this."""
+        self.detail = detail
+        self.field = field
+
+
+class DefectScopeUnreachable(Exception):
+    """The service could not be reached, or did not answer in time, on any attempt."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One photo and its outcome; `document` has everything the API said."""
+
+    id: str
+    status: str
+    verdict: str | None
+    """good, defective, undecidable; None until it has succeeded."""
+    disposition: str | None
+    """pass, reject, hold: what to do with the part."""
+    needs_review: bool
+    review_reasons: tuple[str, ...]
+    defect_probability: float | None
+    anomaly_score: float | None
+    document: Mapping[str, Any]
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in _TERMINAL
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        classifier, autoencoder = document["classifier"], document["autoencoder"]
+        return cls(
+            id=document["id"],
+            status=document["status"],
+            verdict=document["verdict"],
+            disposition=document["disposition"],
+            needs_review=document["needs_review"],
+            review_reasons=tuple(document["review_reasons"]),
+            defect_probability=classifier["defect_probability"] if classifier else None,
+            anomaly_score=autoencoder["anomaly_score"] if autoencoder else None,
+            document=document,
+        )
+
+
+class DefectScope:
+    """A connection to the service. Safe to share between threads."""
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        *,
+        attempts: int = 5,
+        timeout_seconds: float = 30,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._http = httpx.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {api_key}"},
+            timeout=timeout_seconds,
+            transport=transport,
+        )
+        self._attempts = attempts
+        self._sleep = sleep
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def submit(
+        self,
+        photo: str | Path | bytes,
+        *,
+        product: str | None = None,
+        serial: str | None = None,
+        lot: str | None = None,
+        line: str | None = None,
+        station: str | None = None,
+        captured_at: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        priority: int | None = None,
+        wait_seconds: int = 0,
+        idempotency_key: str | None = None,
+    ) -> Inspection:
+        """Submit a photo; with `wait_seconds`, come back when it is judged or the time is over.
+
+        Raises DefectScopeApiError where the service refuses it, and
+        DefectScopeUnreachable when every attempt failed.
+        """
+        data = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
+        name = "photo" if isinstance(photo, bytes) else Path(photo).name
+        fields: dict[str, Any] = {
+            "product": product,
+            "serial": serial,
+            "lot": lot,
+            "line": line,
+            "station": station,
+            "captured_at": captured_at,
+            "metadata": json.dumps(metadata) if metadata is not None else None,
+            "priority": priority,
+        }
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        if wait_seconds:
+            headers["Prefer"] = f"wait={wait_seconds}"
+        answer = self._send(
+            "POST",
+            "/v1/inspections",
+            headers=headers,
+            files={"file": (name, data)},
+            data={name: str(value) for name, value in fields.items() if value is not None},
+            extra_seconds=wait_seconds,
+        )
+        return Inspection.of(answer.json())
+
+    def inspect(
+        self, photo: str | Path | bytes, *, timeout_seconds: float = 60, **fields: Any
+    ) -> Inspection:
+        """Submit a photo and come back with its outcome. Raises TimeoutError."""
+        until = time.monotonic() + timeout_seconds
+        inspection = self.submit(
+            photo, wait_seconds=max(1, min(20, int(timeout_seconds))), **fields
+        )
+        if inspection.is_finished:
+            return inspection
+        return self.wait(inspection.id, timeout_seconds=max(0, until - time.monotonic()))
+
+    def get(self, inspection_id: str, *, wait_seconds: float = 0) -> Inspection:
+        answer = self._send(
+            "GET",
+            f"/v1/inspections/{inspection_id}",
+            params={"wait": wait_seconds} if wait_seconds else None,
+            extra_seconds=wait_seconds,
+        )
+        return Inspection.of(answer.json())
+
+    def wait(self, inspection_id: str, *, timeout_seconds: float = 60) -> Inspection:
+        """The inspection once it is finished. Raises TimeoutError."""
+        until = time.monotonic() + timeout_seconds
+        while True:
+            left = until - time.monotonic()
+            inspection = self.get(inspection_id, wait_seconds=max(0, min(20, left)))
+            if inspection.is_finished:
+                return inspection
+            if left <= 0:
+                raise TimeoutError(
+                    f"{inspection_id} is still {inspection.status} after {timeout_seconds} s"
+                )
+
+    def inspections(self, **filters: str | int) -> Iterator[Inspection]:
+        """All inspections that match, newest first; filters as in `GET /v1/inspections`."""
+        token = ""
+        while True:
+            page = self._send(
+                "GET", "/v1/inspections", params={**filters, "page_token": token}
+            ).json()
+            yield from map(Inspection.of, page["inspections"])
+            token = page["next_page_token"]
+            if not token:
+                return
+
+    def cancel(self, inspection_id: str) -> Inspection:
+        return Inspection.of(self._send("POST", f"/v1/inspections/{inspection_id}/cancel").json())
+
+    def picture(self, inspection_id: str, kind: str = "overlay") -> bytes:
+        """The bytes of `image`, `overlay` or `anomaly-map`."""
+        answer = self._send("GET", f"/v1/inspections/{inspection_id}/{kind}")
+        if answer.is_redirect:
+            # A storage link carries its own signature; our key is not for the store to see.
+            answer = httpx.get(answer.headers["Location"], timeout=self._http.timeout)
+            answer.raise_for_status()
+        return answer.content
+
+    def publish(
+        self, bundle: str | Path, *, activate: bool = False, on_file: Callable[[str], None] = print
+    ) -> Mapping[str, Any]:
+        """Publish a bundle folder; files that the service has already are not sent again.
+
+        `on_file` is told each file that is sent. Returns the version.
+        """
+        folder = Path(bundle)
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        for artifact in (manifest["backbone"], manifest["model"]):
+            path = f"/v1/artifacts/{artifact['sha256']}"
+            try:
+                self._send("HEAD", path)
+            except DefectScopeApiError as error:
+                if error.status != 404:
+                    raise
+                on_file(artifact["file"])
+                self._send("PUT", path, content=(folder / artifact["file"]).read_bytes())
+        product = manifest["product"]
+        version: dict[str, Any] = self._send(
+            "POST", f"/v1/products/{product}/versions", json=manifest
+        ).json()
+        if activate:
+            self._send("POST", f"/v1/products/{product}/versions/{version['version']}/activate")
+            version["is_active"] = True
+        return version
+
+    def _send(
+        self, method: str, path: str, *, extra_seconds: float = 0, **request: Any
+    ) -> httpx.Response:
+        timeout = httpx.Timeout(self._http.timeout)
+        if timeout.read is not None:
+            timeout.read += extra_seconds
+        trouble = ""
+        for attempt in range(self._attempts):
+            try:
+                answer = self._http.request(method, path, timeout=timeout, **request)
+            except httpx.TransportError as error:
+                trouble = f"{type(error).__name__}: {error}"
+                self._pause(attempt, None)
+                continue
+            if answer.status_code in _RETRIED:
+                trouble = f"HTTP {answer.status_code}: {_detail(answer)[1]}"
+                self._pause(attempt, answer.headers.get("Retry-After"))
+                continue
+            if answer.status_code >= 400:
+                code, detail, field = _detail(answer)
+                raise DefectScopeApiError(answer.status_code, code, detail, field)
+            return answer
+        raise DefectScopeUnreachable(
+            f"{method} {path} failed {self._attempts} times; last: {trouble}"
+        )
+
+    def _pause(self, attempt: int, retry_after: str | None) -> None:
+        if attempt + 1 >= self._attempts:
+            return
+        wished = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
+        # Jitter: a hundred stations that lost the service together must not return together.
+        self._sleep(max(wished, 0.2 * 2**attempt) * random.uniform(0.8, 1.3))  # noqa: S311
+
+
+def _detail(answer: httpx.Response) -> tuple[str, str, str | None]:
+    try:
+        body = answer.json()
+        return body["code"], body["detail"], body.get("field")
+    except (ValueError, KeyError, TypeError):
+        return "unknown", answer.text[:200] or answer.reason_phrase, None

@@ -1,0 +1,32 @@
+"""What handlers need from the app: settings, bell, waiting callers, base of links."""
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from api.waiting import Waiting
+from shared.queue import Ringer
+from shared.settings import Settings
+
+
+def _settings(request: Request) -> Settings:
+    return cast(Settings, request.app.state.settings)
+
+
+def _ringer(request: Request) -> Ringer:
+    return cast(Ringer, request.app.state.ringer)
+
+
+def _waiting(request: Request) -> Waiting:
+    return cast(Waiting, request.app.state.waiting)
+
+
+def _base_url(request: Request) -> str:
+    configured = cast(Settings, request.app.state.settings).public_url
+    return (configured or str(request.base_url)).rstrip("/")
+
+
+AppSettings = Annotated[Settings, Depends(_settings)]
+Bell = Annotated[Ringer, Depends(_ringer)]
+WaitingCallers = Annotated[Waiting, Depends(_waiting)]
+BaseUrl = Annotated[str, Depends(_base_url)]

@@ -1,0 +1,82 @@
+"""The gateway: accepts photos and answers questions. It knows no torch and decodes no image."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from api import problems
+from api.routes import inspections, operations, predict, products
+from api.waiting import Waiting
+from shared.logs import configure_logging
+from shared.queue import Ringer, celery_app
+from shared.settings import get_settings
+from shared.storage import storage
+
+_DESCRIPTION = """
+Visual inspection of parts: submit a photo, get good or defective with a probability, a Grad-CAM
+overlay, and the second opinion of an autoencoder. Where the two disagree, a person decides.
+
+Errors are RFC 9457 problem documents with a stable `code`.
+"""
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings = get_settings()
+    # Clients are made here, before request threads could make them twice.
+    storage()
+    celery_app()
+    app.state.settings = settings
+    app.state.ringer = Ringer()
+    app.state.ringer.start()
+    app.state.waiting = Waiting(settings.redis_url)
+    await app.state.waiting.start()
+    yield
+    await app.state.waiting.stop()
+    app.state.ringer.stop()
+
+
+def make_app() -> FastAPI:
+    app = FastAPI(
+        title="DefectScope",
+        version="0.1.0",
+        description=_DESCRIPTION,
+        lifespan=_lifespan,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    )
+    problems.install(app)
+    for module in (inspections, predict, products, operations):
+        app.include_router(module.router)
+
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        document["components"]["schemas"]["Problem"] = problems.SCHEMA
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+def main() -> None:
+    """Serve until SIGTERM; requests in flight get five seconds to finish."""
+    settings = get_settings()
+    configure_logging(settings, process="api")
+    uvicorn.run(
+        make_app(),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+        proxy_headers=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

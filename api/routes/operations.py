@@ -1,0 +1,53 @@
+"""Is the process alive, and can it accept photos? For probes and load balancers."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import redis
+from fastapi import APIRouter, Response
+
+from api.schemas import ReadinessOut
+from shared.db import check_database, transaction
+from shared.errors import DefectScopeError
+from shared.queue import check_queue
+from shared.storage import storage
+from shared.workers import count_alive
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/healthz", summary="The process answers")
+def healthz() -> dict[str, Literal["alive"]]:
+    return {"status": "alive"}
+
+
+@router.get(
+    "/readyz",
+    response_model=ReadinessOut,
+    summary="Photos can be accepted",
+    responses={503: {"model": ReadinessOut, "description": "Database or storage is away."}},
+)
+def readyz(response: Response) -> ReadinessOut:
+    """Without Redis, or without a worker, photos are accepted and wait: degraded, not down."""
+    checks = {
+        "database": _check(check_database),
+        "storage": _check(storage().check),
+        "queue": _check(check_queue),
+    }
+    workers = 0
+    if checks["database"] == "ok":
+        with transaction() as session:
+            workers = count_alive(session)
+    if checks["database"] != "ok" or checks["storage"] != "ok":
+        response.status_code = 503
+        return ReadinessOut(status="not_ready", checks=checks, workers=workers)
+    is_whole = checks["queue"] == "ok" and workers > 0
+    return ReadinessOut(status="ready" if is_whole else "degraded", checks=checks, workers=workers)
+
+
+def _check(check: Callable[[], None]) -> str:
+    try:
+        check()
+    except (DefectScopeError, redis.RedisError, OSError) as error:
+        return f"away: {type(error).__name__}"
+    return "ok"

@@ -1,0 +1,60 @@
+"""`POST /predict`: one photo in, the verdict in the reply."""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from api.auth import Submitter
+from api.deps import AppSettings, BaseUrl, Bell, WaitingCallers
+from api.problems import responses
+from api.routes.inspections import SUBMISSION_BODY, IdempotencyHeader, read_when_finished
+from api.schemas import PredictionOut
+from api.submission import accept_submission, read_submission
+
+router = APIRouter(tags=["inspections"])
+
+_MOST_URGENT = 9
+
+
+@router.post(
+    "/predict",
+    response_model=PredictionOut,
+    summary="Submit a photo and wait for its verdict",
+    responses={
+        202: {"model": PredictionOut, "description": "Accepted, but not judged in time: poll."},
+        **responses(400, 401, 403, 413, 415, 422, 503),
+    },
+    openapi_extra=SUBMISSION_BODY,
+)
+async def predict(
+    request: Request,
+    caller: Submitter,
+    settings: AppSettings,
+    bell: Bell,
+    waiting: WaitingCallers,
+    base_url: BaseUrl,
+    idempotency_key: IdempotencyHeader = None,
+) -> Response:
+    """The same path as any inspection, at the highest priority, because somebody waits.
+
+    If it takes longer than the service waits, the answer is 202 and
+    `inspection.urls.self` is the address to poll.
+    """
+    submission = await read_submission(request, max_bytes=settings.max_upload_bytes)
+    accepted = await run_in_threadpool(
+        accept_submission,
+        caller,
+        submission,
+        settings=settings,
+        idempotency_key=idempotency_key,
+        priority=_MOST_URGENT,
+    )
+    bell.ring()
+    inspection = await read_when_finished(
+        waiting, caller, accepted.inspection_id, base_url, settings.predict_wait_seconds
+    )
+    return JSONResponse(
+        PredictionOut.of(inspection).model_dump(mode="json"),
+        200 if inspection.is_terminal else 202,
+        {"Location": inspection.urls.self},
+    )

@@ -1,0 +1,354 @@
+"""What the API answers: one model per noun, made from rows.
+
+Links are the service's own and stay valid; storage links behind them do not.
+"""
+
+from datetime import datetime
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.manifest import Manifest
+from shared.tables import TERMINAL, Inspection, InspectionEvent, ModelVersion, Product, Status
+from shared.verdicts import Disposition, ReviewReason, Verdict
+
+_EXAMPLE_ID = "insp_01kaqz2m8ebkz4v5j2t1rd9x0c"
+_EXAMPLE_URL = f"http://127.0.0.1:8000/v1/inspections/{_EXAMPLE_ID}"
+
+INSPECTION_EXAMPLE: dict[str, Any] = {
+    "id": _EXAMPLE_ID,
+    "status": "succeeded",
+    "product": "bottle",
+    "verdict": "defective",
+    "disposition": "hold",
+    "verdict_source": "model",
+    "needs_review": True,
+    "review_reasons": ["model_disagreement"],
+    "part": {"serial": "SN1", "lot": "L7", "line": "L2", "station": "cam1"},
+    "captured_at": "2026-11-23T08:30:00Z",
+    "metadata": {"shift": "early"},
+    "priority": 5,
+    "classifier": {"defect_probability": 0.41, "threshold": 0.336, "defective": True},
+    "autoencoder": {"mse": 0.0021, "anomaly_score": 3.1, "threshold": 4.2, "anomalous": False},
+    "domain": {"distance": 31.0, "limit": 55.0, "in_domain": True},
+    "quality": {"ok": True, "reasons": []},
+    "model": {
+        "product": "bottle",
+        "version": 3,
+        "digest": "sha256:" + "0f" * 32,
+        "engine": "torch-cpu",
+    },
+    "image": {
+        "sha256": "sha256:" + "a5" * 32,
+        "bytes": 210_331,
+        "media_type": "image/jpeg",
+        "width": 900,
+        "height": 900,
+        "url": f"{_EXAMPLE_URL}/image",
+    },
+    "overlay_url": f"{_EXAMPLE_URL}/overlay",
+    "anomaly_map_url": f"{_EXAMPLE_URL}/anomaly-map",
+    "review": {"id": "rev_01kaqz2mjw3q8f7v6s5d4n3b2a", "status": "open"},
+    "error": None,
+    "timings_ms": {
+        "queued": 3,
+        "fetch": 4,
+        "decode": 9,
+        "infer": 124,
+        "record": 5,
+        "total": 145,
+    },
+    "created_at": "2026-11-23T08:30:01.120Z",
+    "started_at": "2026-11-23T08:30:01.123Z",
+    "finished_at": "2026-11-23T08:30:01.265Z",
+    "urls": {
+        "self": _EXAMPLE_URL,
+        "history": f"{_EXAMPLE_URL}/history",
+        "cancel": f"{_EXAMPLE_URL}/cancel",
+    },
+}
+
+
+class PartOut(BaseModel):
+    serial: str | None
+    lot: str | None
+    line: str | None
+    station: str | None
+
+
+class ClassifierOut(BaseModel):
+    defect_probability: float = Field(description="Calibrated, in [0, 1].")
+    threshold: float
+    defective: bool
+
+
+class AutoencoderOut(BaseModel):
+    mse: float = Field(description="Mean squared error; reported, not decided on.")
+    anomaly_score: float = Field(description="Standard deviations above good parts.")
+    threshold: float
+    anomalous: bool
+
+
+class DomainOut(BaseModel):
+    distance: float = Field(description="Mahalanobis distance to the training photos.")
+    limit: float
+    in_domain: bool
+
+
+class QualityOut(BaseModel):
+    ok: bool
+    reasons: list[str]
+
+
+class ModelOut(BaseModel):
+    product: str
+    version: int
+    digest: str
+    engine: str | None = Field(description="What computed it; null until it has run.")
+
+
+class ImageOut(BaseModel):
+    sha256: str
+    bytes: int
+    media_type: str
+    width: int
+    height: int
+    url: str
+
+
+class ReviewOut(BaseModel):
+    id: str
+    status: str
+
+
+class ErrorOut(BaseModel):
+    code: str
+    message: str
+
+
+class TimingsOut(BaseModel):
+    """Milliseconds. A photo shares the time of its batch."""
+
+    queued: float = Field(description="Accepted until claimed.")
+    fetch: float = Field(description="Original out of storage.")
+    decode: float = Field(description="Decoded and resized.")
+    infer: float = Field(description="The models and the maps.")
+    record: float = Field(description="Maps into storage.")
+    total: float = Field(description="Accepted until the verdict was written.")
+
+
+class UrlsOut(BaseModel):
+    self: str
+    history: str
+    cancel: str
+
+
+class InspectionOut(BaseModel):
+    """One photo and its outcome."""
+
+    model_config = ConfigDict(json_schema_extra={"example": INSPECTION_EXAMPLE})
+
+    id: str
+    status: Status
+    product: str
+    verdict: Verdict | None
+    disposition: Disposition | None = Field(description="What to do with the part.")
+    verdict_source: Literal["model", "person"] | None
+    needs_review: bool
+    review_reasons: list[ReviewReason]
+    part: PartOut
+    captured_at: datetime | None
+    metadata: dict[str, Any]
+    priority: int
+    classifier: ClassifierOut | None
+    autoencoder: AutoencoderOut | None
+    domain: DomainOut | None
+    quality: QualityOut | None
+    model: ModelOut
+    image: ImageOut
+    overlay_url: str | None
+    anomaly_map_url: str | None
+    review: ReviewOut | None
+    error: ErrorOut | None
+    timings_ms: TimingsOut | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    urls: UrlsOut
+
+    @classmethod
+    def of(cls, row: Inspection, base_url: str) -> Self:
+        url = f"{base_url}/v1/inspections/{row.id}"
+        is_judged = row.status is Status.SUCCEEDED
+        return cls(
+            id=row.id,
+            status=row.status,
+            product=row.product.name,
+            verdict=row.verdict,
+            disposition=row.disposition,
+            verdict_source=row.verdict_source.value if row.verdict_source else None,
+            needs_review=bool(row.review_reasons),
+            review_reasons=[ReviewReason(reason) for reason in row.review_reasons],
+            part=PartOut(serial=row.serial, lot=row.lot, line=row.line, station=row.station),
+            captured_at=row.captured_at,
+            metadata=row.annotations,
+            priority=row.priority,
+            **(_scores(row) if is_judged else _NO_SCORES),
+            model=ModelOut(
+                product=row.product.name,
+                version=row.model_version.version,
+                digest=row.model_version.digest,
+                engine=row.engine,
+            ),
+            image=ImageOut(
+                sha256=f"sha256:{row.image_sha256}",
+                bytes=row.image_bytes,
+                media_type=row.media_type,
+                width=row.width,
+                height=row.height,
+                url=f"{url}/image",
+            ),
+            overlay_url=f"{url}/overlay" if row.overlay_key else None,
+            anomaly_map_url=f"{url}/anomaly-map" if row.anomaly_map_key else None,
+            review=ReviewOut(id=row.review.id, status=row.review.status) if row.review else None,
+            error=ErrorOut(code=row.error_code, message=row.error_message or "")
+            if row.error_code
+            else None,
+            timings_ms=TimingsOut(**row.timings_ms) if row.timings_ms else None,
+            created_at=row.created_at,
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+            urls=UrlsOut(self=url, history=f"{url}/history", cancel=f"{url}/cancel"),
+        )
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.status in TERMINAL
+
+
+_NO_SCORES: dict[str, Any] = dict.fromkeys(("classifier", "autoencoder", "domain", "quality"))
+
+
+def _scores(row: Inspection) -> dict[str, Any]:
+    thresholds = Manifest.model_validate(row.model_version.manifest).thresholds
+    # A row that succeeded has all scores: `record` writes them together.
+    probability, mse = row.defect_probability or 0.0, row.mse or 0.0
+    score, distance = row.anomaly_score or 0.0, row.domain_distance or 0.0
+    return {
+        "classifier": ClassifierOut(
+            defect_probability=probability,
+            threshold=thresholds.defect_probability,
+            defective=probability >= thresholds.defect_probability,
+        ),
+        "autoencoder": AutoencoderOut(
+            mse=mse,
+            anomaly_score=score,
+            threshold=thresholds.anomaly_score,
+            anomalous=score >= thresholds.anomaly_score,
+        ),
+        "domain": DomainOut(
+            distance=distance,
+            limit=thresholds.domain_distance,
+            in_domain=distance <= thresholds.domain_distance,
+        ),
+        "quality": QualityOut(ok=not row.quality_reasons, reasons=row.quality_reasons),
+    }
+
+
+class InspectionPage(BaseModel):
+    inspections: list[InspectionOut]
+    next_page_token: str = Field(description="Empty on the last page.")
+
+
+class EventOut(BaseModel):
+    at: datetime
+    actor: str = Field(description="A key, a worker, or the sweeper.")
+    event: str
+    detail: dict[str, Any]
+
+    @classmethod
+    def of(cls, row: InspectionEvent) -> Self:
+        return cls(at=row.at, actor=row.actor, event=row.event, detail=row.detail)
+
+
+class HistoryOut(BaseModel):
+    history: list[EventOut]
+
+
+class PredictionOut(BaseModel):
+    """The answer of `/predict`: the walkthrough's words, and the whole inspection."""
+
+    verdict: Literal["Good", "Defective", "Undecidable"] | None
+    defect_probability: float | None
+    threshold: float | None
+    heatmap_url: str | None = Field(description="The Grad-CAM overlay.")
+    anomaly_score: float | None = Field(description="Mean squared error of the autoencoder.")
+    needs_manual_review: bool
+    inspection: InspectionOut
+
+    @classmethod
+    def of(cls, inspection: InspectionOut) -> Self:
+        verdict = inspection.verdict
+        classifier, autoencoder = inspection.classifier, inspection.autoencoder
+        return cls.model_validate(
+            {
+                "verdict": verdict.value.capitalize() if verdict else None,
+                "defect_probability": classifier.defect_probability if classifier else None,
+                "threshold": classifier.threshold if classifier else None,
+                "heatmap_url": inspection.overlay_url,
+                "anomaly_score": autoencoder.mse if autoencoder else None,
+                "needs_manual_review": inspection.needs_review,
+                "inspection": inspection,
+            }
+        )
+
+
+class VersionOut(BaseModel):
+    product: str
+    version: int
+    digest: str
+    published_by: str
+    created_at: datetime
+    is_active: bool
+    manifest: Manifest
+
+    @classmethod
+    def of(cls, row: ModelVersion, product: Product) -> Self:
+        return cls(
+            product=product.name,
+            version=row.version,
+            digest=row.digest,
+            published_by=row.published_by,
+            created_at=row.created_at,
+            is_active=row.id == product.active_version_id,
+            manifest=Manifest.model_validate(row.manifest),
+        )
+
+
+class ProductOut(BaseModel):
+    name: str
+    active_version: int | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, row: Product) -> Self:
+        active = row.active_version
+        return cls(
+            name=row.name,
+            active_version=active.version if active else None,
+            created_at=row.created_at,
+        )
+
+
+class ProductsOut(BaseModel):
+    products: list[ProductOut]
+
+
+class VersionsOut(BaseModel):
+    versions: list[VersionOut]
+
+
+class ReadinessOut(BaseModel):
+    status: Literal["ready", "degraded", "not_ready"]
+    checks: dict[str, str] = Field(description="`ok`, or what is wrong, for each part.")
+    workers: int = Field(description="Worker processes that reported lately.")

@@ -1,0 +1,301 @@
+"""From a claim to recorded verdicts: one batch at a time in each slot.
+
+Several slots work at once, so one fetches and decodes while another infers and
+a third writes. A batch is whatever is queued when a slot becomes free: one
+photo on an idle line, many while the models are busy.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import structlog
+
+from shared import inspections
+from shared.db import transaction
+from shared.errors import (
+    DatabaseUnavailable,
+    DefectScopeError,
+    NotFound,
+    Rejected,
+    StorageUnavailable,
+)
+from shared.inspections import Batch, Claimed, Failure, Recorded
+from shared.queue import tell_finished
+from shared.settings import Settings
+from shared.storage import map_key, storage
+from worker.inspect.pipeline import Judgement
+from worker.inspect.preprocess import Photo, prepare
+from worker.leases import Leases
+from worker.models import LoadedModel, Models
+
+log = structlog.stdlib.get_logger()
+
+_STORAGE_PAUSE = timedelta(seconds=2)
+_RECORD_TRIES = 5
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A claimed photo, decoded."""
+
+    claimed: Claimed
+    photo: Photo
+    fetch_ms: float
+    decode_ms: float
+
+
+@dataclass(frozen=True)
+class _Setback:
+    """A photo that cannot be judged now: `is_its_fault` spends the attempt."""
+
+    claimed: Claimed
+    error: Exception
+    is_its_fault: bool
+
+
+class Judging:
+    """Claims, judges and records for this worker process."""
+
+    def __init__(self, settings: Settings, models: Models, leases: Leases, worker: str) -> None:
+        self._settings = settings
+        self._models = models
+        self._leases = leases
+        self._worker = worker
+        self._stopping = threading.Event()
+        # The models take all cores; two batches at once would only delay both.
+        self._inference = threading.Lock()
+        self._io = ThreadPoolExecutor(max_workers=8, thread_name_prefix="io")
+
+    def stop(self) -> None:
+        """Take no further batch; those in work are finished."""
+        self._stopping.set()
+
+    def drain(self) -> None:
+        """Judge until nothing is queued. What a bell starts."""
+        while not self._stopping.is_set():
+            with transaction() as session:
+                batch = inspections.claim(
+                    session,
+                    limit=self._settings.batch_size,
+                    lease=self._settings.lease,
+                    worker=self._worker,
+                )
+            if batch is None:
+                return
+            with self._leases.kept(batch.token):
+                self._judge(batch)
+
+    def _judge(self, batch: Batch) -> None:
+        ready, setbacks = self._fetch(batch.inspections)
+        judged, more = self._infer(ready)
+        stored, still_more = self._store(batch.token, judged)
+        self._record(batch, stored)
+        self._settle(batch, [*setbacks, *more, *still_more])
+
+    def _fetch(self, claimed: Sequence[Claimed]) -> tuple[list[_Ready], list[_Setback]]:
+        def fetch(one: Claimed) -> _Ready | _Setback:
+            started = time.perf_counter()
+            try:
+                data = storage().get(one.image_key)
+                fetched = time.perf_counter()
+                photo = prepare(data)
+            except NotFound:
+                return _Setback(one, _photo_lost(), is_its_fault=True)
+            except StorageUnavailable as error:
+                return _Setback(one, error, is_its_fault=False)
+            except Exception as error:
+                return _Setback(one, error, is_its_fault=True)
+            return _Ready(one, photo, _ms(started, fetched), _ms(fetched, time.perf_counter()))
+
+        return _split(list(self._io.map(fetch, claimed)), _Ready)
+
+    def _infer(
+        self, ready: Sequence[_Ready]
+    ) -> tuple[list[tuple[_Ready, Judgement, LoadedModel, float]], list[_Setback]]:
+        judged: list[tuple[_Ready, Judgement, LoadedModel, float]] = []
+        setbacks: list[_Setback] = []
+        # One pass for all products that share a backbone, which is nearly always all.
+        groups: dict[str, list[tuple[_Ready, LoadedModel]]] = {}
+        for one in ready:
+            try:
+                model = self._models.get(one.claimed.model_version_id)
+            except StorageUnavailable as error:
+                setbacks.append(_Setback(one.claimed, error, is_its_fault=False))
+            except Rejected as error:
+                setbacks.append(_Setback(one.claimed, error, is_its_fault=True))
+            else:
+                groups.setdefault(model.backbone_sha256, []).append((one, model))
+        for group in groups.values():
+            try:
+                with self._inference:
+                    started = time.perf_counter()
+                    judgements = group[0][1].inspector.judge(
+                        [one.photo for one, _ in group], [model.product for _, model in group]
+                    )
+                    infer_ms = _ms(started, time.perf_counter())
+            except Exception as error:
+                log.exception("inference_failed", images=len(group))
+                setbacks += [_Setback(one.claimed, error, is_its_fault=True) for one, _ in group]
+            else:
+                judged += [
+                    (one, judgement, model, infer_ms)
+                    for (one, model), judgement in zip(group, judgements, strict=True)
+                ]
+        return judged, setbacks
+
+    def _store(
+        self, token: str, judged: Sequence[tuple[_Ready, Judgement, LoadedModel, float]]
+    ) -> tuple[list[Recorded], list[_Setback]]:
+        def store(
+            item: tuple[_Ready, Judgement, LoadedModel, float],
+        ) -> Recorded | _Setback:
+            one, judgement, model, infer_ms = item
+            started = time.perf_counter()
+            overlay = map_key(one.claimed.image_key, token, "overlay")
+            anomaly_map = map_key(one.claimed.image_key, token, "anomaly-map")
+            try:
+                storage().put(overlay, judgement.overlay, "image/jpeg")
+                storage().put(anomaly_map, judgement.anomaly_map, "image/jpeg")
+            except StorageUnavailable as error:
+                return _Setback(one.claimed, error, is_its_fault=False)
+            return Recorded(
+                id=one.claimed.id,
+                scores=judgement.scores,
+                outcome=judgement.outcome,
+                engine=model.inspector.engine.name,
+                overlay_key=overlay,
+                anomaly_map_key=anomaly_map,
+                timings_ms={
+                    "queued": one.claimed.queued_ms,
+                    "fetch": one.fetch_ms,
+                    "decode": one.decode_ms,
+                    "infer": infer_ms,
+                    "record": _ms(started, time.perf_counter()),
+                },
+            )
+
+        return _split(list(self._io.map(store, judged)), Recorded)
+
+    def _record(self, batch: Batch, results: Sequence[Recorded]) -> None:
+        if not results:
+            return
+        written, is_certain = self._persist(
+            lambda: self._write(batch.token, results), "record_delayed"
+        )
+        if written:
+            tell_finished(written)
+        log.info(
+            "batch_judged",
+            images=len(batch.inspections),
+            recorded=len(written or ()),
+            infer_ms=results[0].timings_ms["infer"],
+        )
+        if is_certain and written is not None:
+            for result in results:
+                if result.id not in written:
+                    self._discard(result)
+
+    def _write(self, token: str, results: Sequence[Recorded]) -> frozenset[str]:
+        with transaction() as session:
+            return inspections.record(session, token=token, results=results, worker=self._worker)
+
+    def _persist(
+        self, write: Callable[[], frozenset[str]], event: str
+    ) -> tuple[frozenset[str] | None, bool]:
+        """Try until the database is back, while the lease lasts; (answer, it was the first try).
+
+        After a failed try nobody knows whether it was committed; the fence
+        makes the next try harmless, but its answer is then no proof.
+        """
+        for attempt in range(_RECORD_TRIES):
+            try:
+                return write(), attempt == 0
+            except DatabaseUnavailable as error:
+                log.warning(event, error=str(error), attempt=attempt + 1)
+                self._stopping.wait(1)
+        return None, False
+
+    def _discard(self, result: Recorded) -> None:
+        """Somebody else has this photo, or it was canceled: our maps belong to nobody."""
+        log.info("verdict_not_ours", inspection=result.id)
+        try:
+            storage().delete(result.overlay_key)
+            storage().delete(result.anomaly_map_key)
+        except DefectScopeError as error:
+            log.warning("orphan_left", inspection=result.id, error=str(error))
+
+    def _settle(self, batch: Batch, setbacks: Sequence[_Setback]) -> None:
+        """Fail what no attempt can judge; give the rest back, each to be judged alone."""
+        if not setbacks:
+            return
+        failures = [
+            Failure(setback.claimed.id, *_reason(setback.error))
+            for setback in setbacks
+            if setback.is_its_fault and self._is_final(setback)
+        ]
+        failed = {failure.id for failure in failures}
+        again = [setback for setback in setbacks if setback.claimed.id not in failed]
+
+        def write() -> frozenset[str]:
+            with transaction() as session:
+                ended = inspections.fail(
+                    session, token=batch.token, failures=failures, worker=self._worker
+                )
+                for is_its_fault in (True, False):
+                    inspections.give_back(
+                        session,
+                        token=batch.token,
+                        ids=[s.claimed.id for s in again if s.is_its_fault is is_its_fault],
+                        worker=self._worker,
+                        why=_why(again, is_its_fault),
+                        spend_attempt=is_its_fault,
+                        alone=is_its_fault,
+                        delay=timedelta(0) if is_its_fault else _STORAGE_PAUSE,
+                    )
+                return ended
+
+        ended, _ = self._persist(write, "settle_delayed")
+        if ended:
+            tell_finished(ended)
+        for setback in setbacks:
+            log.warning("photo_set_back", inspection=setback.claimed.id, error=repr(setback.error))
+
+    def _is_final(self, setback: _Setback) -> bool:
+        """A broken photo stays broken; a crash gets its remaining attempts."""
+        return (
+            isinstance(setback.error, Rejected)
+            or setback.claimed.attempts >= self._settings.max_attempts
+        )
+
+
+def _split(outcomes: Sequence[T | _Setback], kind: type[T]) -> tuple[list[T], list[_Setback]]:
+    return (
+        [outcome for outcome in outcomes if isinstance(outcome, kind)],
+        [outcome for outcome in outcomes if isinstance(outcome, _Setback)],
+    )
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    if isinstance(error, DefectScopeError):
+        return error.code, str(error)
+    return "inspection_error", f"The models failed on this photo ({type(error).__name__})."
+
+
+def _why(setbacks: Sequence[_Setback], is_its_fault: bool) -> str:
+    return next((repr(s.error) for s in setbacks if s.is_its_fault is is_its_fault), "")
+
+
+def _photo_lost() -> Rejected:
+    return Rejected("The original is no longer in storage.", code="image_missing")
+
+
+def _ms(start: float, end: float) -> float:
+    return round((end - start) * 1000, 1)

@@ -1,0 +1,96 @@
+"""The worker process: loads and warms the models, then lets Celery take bells.
+
+SIGTERM finishes the batches in work and takes no more. Any death is harmless:
+leases run out and the photos go to another worker.
+"""
+
+import os
+import socket
+import time
+
+import structlog
+from celery.signals import worker_ready, worker_shutting_down
+
+from shared.db import transaction
+from shared.errors import Unavailable
+from shared.logs import configure_logging
+from shared.queue import QUEUE, Ringer, celery_app
+from shared.settings import get_settings
+from shared.storage import storage
+from shared.workers import report_alive
+from worker import tasks
+from worker.judging import Judging
+from worker.leases import Leases
+from worker.models import Models
+from worker.upkeep import Upkeep
+
+log = structlog.stdlib.get_logger()
+
+
+def main() -> None:
+    settings = get_settings()
+    configure_logging(settings, process="worker")
+    worker = f"worker:{socket.gethostname()}-{os.getpid()}"
+    storage()
+    started = time.perf_counter()
+    models = Models(settings)
+    _load(models)
+    log.info(
+        "models_warm", engine=models.engine_name, seconds=round(time.perf_counter() - started, 1)
+    )
+
+    ringer = Ringer()
+    leases = Leases(settings)
+    judging = Judging(settings, models, leases, worker)
+    upkeep = Upkeep(settings, models, ringer, worker)
+    tasks.serve_with(judging)
+
+    @worker_ready.connect(weak=False)
+    def start(**_: object) -> None:
+        with transaction() as session:
+            report_alive(session, worker=worker, engine=models.engine_name)
+        ringer.start()
+        leases.start()
+        upkeep.start()
+        # Photos may have waited longer than any bell lives.
+        ringer.ring()
+        log.info("worker_ready", slots=settings.slots, batch_size=settings.batch_size)
+
+    @worker_shutting_down.connect(weak=False)
+    def stop(**_: object) -> None:
+        judging.stop()
+
+    celery_app().worker_main(
+        [
+            "worker",
+            "--pool=threads",
+            f"--concurrency={settings.slots}",
+            f"--queues={QUEUE}",
+            f"--hostname={worker.removeprefix('worker:')}",
+            f"--loglevel={'WARNING' if settings.log_level == 'info' else settings.log_level}",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+        ]
+    )
+    # Celery returns when the last task is done.
+    upkeep.stop()
+    leases.stop()
+    ringer.stop()
+    log.info("worker_stopped")
+
+
+def _load(models: Models) -> None:
+    """Load the active versions; a database or storage that is still starting is waited for."""
+    while True:
+        try:
+            models.refresh()
+        except Unavailable as error:
+            log.warning("waiting_for_the_world", error=str(error))
+            time.sleep(1)
+        else:
+            return
+
+
+if __name__ == "__main__":
+    main()
