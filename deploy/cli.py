@@ -1,0 +1,226 @@
+"""The `defectscope` command: the place where everything is put together.
+
+Heavy imports stand inside the commands, so that `--help` and `submit` are quick
+and work where torch is not installed.
+"""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import platformdirs
+import typer
+from rich.console import Console
+
+from shared.errors import DefectScopeError
+from shared.logs import configure_logging
+from shared.settings import get_settings
+
+_DATA_DIR = Path(platformdirs.user_data_dir("defectscope"))
+
+app = typer.Typer(
+    name="defectscope",
+    help="Visual inspection of parts: a verdict, a heat map and a second opinion for every photo.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+
+
+@app.command()
+def up(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes any free one.")] = 8000,
+    data_dir: Annotated[Path, typer.Option(help="Where everything is kept between starts.")] = Path(
+        platformdirs.user_data_dir("defectscope")
+    ),
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Submit the bundled sample photos once it is ready.")
+    ] = False,
+) -> None:
+    """Run the whole stack on this machine: PostgreSQL, Redis, API, worker. Ctrl-C stops it."""
+    from deploy.local import LocalStack  # noqa: PLC0415
+    from deploy.samples import show_samples  # noqa: PLC0415
+
+    def leave(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, leave)
+    stack = LocalStack(data_dir, host=host, port=port, tell=console.print)
+    try:
+        stack.start()
+        # The contract with scripts: this line, on stdout, once photos can be judged.
+        print(f"ready {stack.url}", flush=True)
+        if samples:
+            show_samples(stack.url, stack.admin_key, stack.data_dir / "samples", console)
+        console.print(
+            f"API and its documentation: {stack.url}/docs\n"
+            f"access key:  {stack.data_dir / 'admin.key'}\n"
+            f"logs:        {stack.data_dir / 'logs'}\n"
+            "Ctrl-C stops everything; the data stays."
+        )
+        stack.watch()
+    except KeyboardInterrupt:
+        console.print("\nstopping …")
+    finally:
+        # A second Ctrl-C must not leave children behind.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        stack.stop()
+    console.print("stopped")
+
+
+@app.command()
+def migrate() -> None:
+    """Bring database and storage to what this release needs; make the first admin key valid."""
+    from deploy.bootstrap import bootstrap  # noqa: PLC0415
+
+    settings = get_settings()
+    configure_logging(settings, process="migrate")
+    bootstrap(settings)
+
+
+@app.command()
+def submit(
+    paths: Annotated[list[str], typer.Argument(help="Photos, folders or globs.")],
+    product: Annotated[str | None, typer.Option(help="May be left out if there is one.")] = None,
+    lot: Annotated[str | None, typer.Option()] = None,
+    line: Annotated[str | None, typer.Option()] = None,
+    station: Annotated[str | None, typer.Option()] = None,
+    overlays: Annotated[
+        Path | None, typer.Option(help="Save the Grad-CAM overlays into this folder.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Submit photos to a running service (DEFECTSCOPE_URL, DEFECTSCOPE_API_KEY).
+
+    Exit code: 0 all pass, 1 something is defective or held, 2 an error.
+    """
+    from deploy.submit import submit_paths  # noqa: PLC0415
+
+    part = {"product": product, "lot": lot, "line": line, "station": station}
+    code = submit_paths(
+        get_client(),
+        paths,
+        {name: value for name, value in part.items() if value},
+        overlays=overlays,
+        as_json=as_json,
+        console=console,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="Folder in MVTec layout.")],
+    product: Annotated[str, typer.Option(help="Name of the product.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
+    backbone: Annotated[
+        str, typer.Option(help="`bundled`, `imagenet` (torchvision's), or a file of weights.")
+    ] = "bundled",
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Train a product's model from a folder of photos."""
+    from deploy.modelling import train_with_progress  # noqa: PLC0415
+
+    train_with_progress(data, product=product, out=out, backbone=backbone, seed=seed)
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    data: Annotated[Path, typer.Argument(help="Folder in MVTec layout.")],
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for the full result of every photo.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a bundle on photos that it has not been trained on."""
+    from deploy.modelling import evaluate_and_print  # noqa: PLC0415
+
+    evaluate_and_print(bundle, data, report=report, as_json=as_json)
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    paths: Annotated[list[str], typer.Argument(help="Photos, folders or globs.")],
+    as_json: Json = False,
+) -> None:
+    """Judge photos in this process, without a service: the same pipeline."""
+    from deploy.modelling import predict_and_print  # noqa: PLC0415
+
+    raise typer.Exit(predict_and_print(bundle, paths, as_json=as_json))
+
+
+@app.command()
+def publish(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    activate: Annotated[
+        bool, typer.Option("--activate", help="Judge photos with it from now on.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Publish a bundle to a running service (DEFECTSCOPE_URL, DEFECTSCOPE_API_KEY)."""
+    import json  # noqa: PLC0415
+
+    with get_client() as client:
+        version = client.publish(
+            bundle, activate=activate, on_file=lambda name: console.print(f"sending {name} …")
+        )
+    if as_json:
+        print(json.dumps(version))
+    state = "active" if version["is_active"] else "published, not active"
+    console.print(f"{version['product']}@{version['version']} {version['digest']}: {state}")
+
+
+@app.command()
+def render(
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    count: Annotated[int, typer.Option(min=10, help="Photos in all.")] = 300,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Render overhead photos of bottles, good and defective, in MVTec layout."""
+    from deploy.modelling import render_with_progress  # noqa: PLC0415
+
+    render_with_progress(out, count=count, seed=seed)
+
+
+def get_client() -> Any:
+    """The client for the service that the environment names."""
+    from api.client import DefectScope  # noqa: PLC0415
+
+    settings = get_settings()
+    if settings.api_key is None:
+        raise CommandError(
+            "Set DEFECTSCOPE_API_KEY to a key of the service; `defectscope up` keeps the first "
+            "one in admin.key in its data folder."
+        )
+    return DefectScope(settings.url, settings.api_key.get_secret_value())
+
+
+class CommandError(DefectScopeError):
+    """The command cannot run as it was called."""
+
+
+def main() -> NoReturn:
+    """Run a command; deliberate errors are a sentence on stderr and exit code 2."""
+    from api.client import DefectScopeApiError, DefectScopeUnreachable  # noqa: PLC0415
+
+    try:
+        app(standalone_mode=True)
+    except (DefectScopeError, DefectScopeApiError, DefectScopeUnreachable) as error:
+        console.print(f"[red]error:[/red] {error}", soft_wrap=True)
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        console.print(f"[red]error:[/red] {error}", soft_wrap=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

