@@ -154,7 +154,7 @@ def _http(_: Request, error: Exception) -> JSONResponse:
     )
     detail = {
         404: "There is nothing under this path; /docs lists what there is.",
-        405: "This path does not take this method; see the Allow header.",
+        405: "This path does not take this method; /docs lists what it takes.",
     }.get(error.status_code, str(error.detail))
     return problem(error.status_code, code, detail, dict(error.headers or {}))
 

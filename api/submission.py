@@ -23,7 +23,6 @@ from pydantic import (
     StringConstraints,
     ValidationError,
 )
-from shared.image_headers import ImageHeader, read_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -38,6 +37,7 @@ from shared.errors import (
     NotAnImage,
     TooLarge,
 )
+from shared.image_headers import ImageHeader, read_header
 from shared.inspections import Part, StoredImage
 from shared.keys import Caller
 from shared.settings import Settings

