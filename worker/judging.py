@@ -23,6 +23,7 @@ from shared.errors import (
     NotFound,
     Rejected,
     StorageUnavailable,
+    Unavailable,
 )
 from shared.inspections import Batch, Claimed, Failure, Recorded
 from shared.queue import tell_finished
@@ -39,7 +40,7 @@ _STORAGE_PAUSE = timedelta(seconds=2)
 _RECORD_TRIES = 5
 
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,18 @@ class Judging:
     def drain(self) -> None:
         """Judge until nothing is queued. What a bell starts."""
         while not self._stopping.is_set():
-            with transaction() as session:
-                batch = inspections.claim(
-                    session,
-                    limit=self._settings.batch_size,
-                    lease=self._settings.lease,
-                    worker=self._worker,
-                )
+            try:
+                with transaction() as session:
+                    batch = inspections.claim(
+                        session,
+                        limit=self._settings.batch_size,
+                        lease=self._settings.lease,
+                        worker=self._worker,
+                    )
+            except DatabaseUnavailable as error:
+                # The sweeper rings again when the database is back.
+                log.warning("claim_failed", error=str(error))
+                return
             if batch is None:
                 return
             with self._leases.kept(batch.token):
@@ -127,7 +133,7 @@ class Judging:
         for one in ready:
             try:
                 model = self._models.get(one.claimed.model_version_id)
-            except StorageUnavailable as error:
+            except Unavailable as error:
                 setbacks.append(_Setback(one.claimed, error, is_its_fault=False))
             except Rejected as error:
                 setbacks.append(_Setback(one.claimed, error, is_its_fault=True))
@@ -276,7 +282,7 @@ class Judging:
         )
 
 
-def _split(outcomes: Sequence[T | _Setback], kind: type[T]) -> tuple[list[T], list[_Setback]]:
+def _split(outcomes: Sequence[_T | _Setback], kind: type[_T]) -> tuple[list[_T], list[_Setback]]:
     return (
         [outcome for outcome in outcomes if isinstance(outcome, kind)],
         [outcome for outcome in outcomes if isinstance(outcome, _Setback)],

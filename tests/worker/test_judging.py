@@ -1,0 +1,313 @@
+"""The loop around the models, with a stand-in for the models: faults are its subject."""
+
+import io
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from sqlalchemy import select, update
+
+from shared import inspections, products
+from shared.db import transaction
+from shared.errors import DamagedBundle, DatabaseUnavailable, StorageUnavailable
+from shared.settings import get_settings
+from shared.storage import storage
+from shared.tables import Inspection, InspectionEvent, Status
+from shared.verdicts import Disposition, Outcome, Scores, Verdict
+from worker.inspect.pipeline import Judgement
+from worker.judging import Judging
+from worker.leases import Leases
+
+POISON = 13
+"""Grey value of a photo that crashes the stand-in."""
+
+
+class StandIn:
+    """An inspector: every photo is good, except that one grey value crashes the whole batch."""
+
+    engine = SimpleNamespace(name="stand-in")
+
+    def __init__(self):
+        self.batches = []
+        self.before = lambda: None
+
+    def judge(self, photos, models):
+        self.before()
+        self.batches.append(len(photos))
+        if any(photo.pixels.mean() == POISON for photo in photos):
+            raise RuntimeError("crashed")
+        outcome = Outcome(Verdict.GOOD, Disposition.PASS, (), False, False, True)
+        return [
+            Judgement(
+                Scores(0.1, 0.002, 1.0, 20.0, ()),
+                outcome,
+                photo.pixels,
+                np.zeros((8, 8), np.float32),
+                np.zeros((256, 256), np.float32),
+            )
+            for photo in photos
+        ]
+
+
+class StandInModels:
+    def __init__(self, inspector):
+        self.inspector = inspector
+        self.error = None
+
+    def get(self, version_id):
+        if self.error:
+            raise self.error
+        return SimpleNamespace(product=version_id, inspector=self.inspector, backbone_sha256="b")
+
+
+@pytest.fixture
+def inspector():
+    return StandIn()
+
+
+@pytest.fixture
+def models(inspector):
+    return StandInModels(inspector)
+
+
+@pytest.fixture
+def judging(services, models):
+    settings = get_settings()
+    return Judging(settings, models, Leases(settings), "worker:test")
+
+
+@pytest.fixture
+def submit(organisation):
+    """Store a grey photo and accept it."""
+
+    def accept(grey=100, data=None):
+        file = io.BytesIO()
+        Image.new("RGB", (200, 200), (grey, grey, grey)).save(file, "PNG")
+        id_ = inspections.new_inspection_id()
+        key = f"images/{organisation}/{id_}.png"
+        storage().put(key, data if data is not None else file.getvalue(), "image/png")
+        with transaction() as session:
+            inspections.accept(
+                session,
+                inspection_id=id_,
+                product=products.get_product(session, organisation_id=organisation, name="bottle"),
+                image=inspections.StoredImage(key, "00" * 32, 1, "image/png", 200, 200),
+                part=inspections.Part(),
+                priority=5,
+                actor="test",
+            )
+        return id_
+
+    return accept
+
+
+def row(db, id_):
+    db.expire_all()
+    return db.scalars(select(Inspection).where(Inspection.id == id_)).one()
+
+
+def test_queued_photos_form_one_batch(db, judging, inspector, submit):
+    ids = [submit() for _ in range(5)]
+
+    judging.drain()
+
+    assert inspector.batches == [5]
+    for id_ in ids:
+        inspection = row(db, id_)
+        assert inspection.status is Status.SUCCEEDED
+        assert inspection.engine == "stand-in"
+        assert set(inspection.timings_ms) == {
+            *("queued", "fetch", "decode", "infer", "record", "total")
+        }
+        picture = Image.open(io.BytesIO(storage().get(inspection.overlay_key)))
+        assert (picture.format, picture.size) == ("JPEG", (256, 256))
+
+
+def test_a_batch_takes_no_more_than_the_setting(judging, inspector, submit):
+    for _ in range(get_settings().batch_size + 3):
+        submit()
+
+    judging.drain()
+
+    assert inspector.batches == [get_settings().batch_size, 3]
+
+
+def test_an_unreadable_photo_fails_at_once_and_its_neighbours_do_not(db, judging, submit):
+    good, broken = submit(), submit(data=b"\x89PNG\r\n\x1a\n then nothing")
+
+    judging.drain()
+
+    assert row(db, good).status is Status.SUCCEEDED
+    assert row(db, broken).status is Status.FAILED
+    assert row(db, broken).error_code == "unreadable_image"
+    assert row(db, broken).disposition is Disposition.HOLD
+    assert row(db, broken).attempts == 1
+
+
+def test_a_lost_original_fails_and_says_so(db, judging, submit):
+    id_ = submit()
+    storage().delete(row(db, id_).image_key)
+
+    judging.drain()
+
+    assert row(db, id_).error_code == "image_missing"
+
+
+def test_a_poisoned_photo_fails_alone_after_three_attempts(db, judging, inspector, submit):
+    good = [submit() for _ in range(3)]
+    poisoned = submit(grey=POISON)
+
+    judging.drain()
+
+    assert {row(db, id_).status for id_ in good} == {Status.SUCCEEDED}
+    assert row(db, poisoned).status is Status.FAILED
+    assert row(db, poisoned).error_code == "inspection_error"
+    assert row(db, poisoned).attempts == 3
+    # All four crash together, then each is judged alone: three pass, one crashes twice more.
+    assert sorted(inspector.batches) == [1, 1, 1, 1, 1, 4]
+
+
+def test_an_unusable_model_fails_the_photo_and_names_the_file(db, judging, models, submit):
+    models.error = DamagedBundle("model.safetensors is damaged")
+    id_ = submit()
+
+    judging.drain()
+
+    assert row(db, id_).error_code == "damaged_bundle"
+    assert "model.safetensors" in row(db, id_).error_message
+
+
+def test_with_storage_away_photos_wait_and_spend_no_attempt(db, judging, submit, monkeypatch):
+    id_ = submit()
+
+    def away(*_):
+        raise StorageUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(storage()), "get", away)
+        judging.drain()
+    inspection = row(db, id_)
+    assert inspection.status is Status.QUEUED
+    assert inspection.attempts == 0
+    assert inspection.is_alone is False
+    assert inspection.run_at > datetime.now(UTC)
+
+    with transaction() as session:
+        session.execute(update(Inspection).values(run_at=datetime.now(UTC)))
+    judging.drain()
+    assert row(db, id_).status is Status.SUCCEEDED
+
+
+def test_maps_that_cannot_be_stored_mean_no_verdict(db, judging, submit, monkeypatch):
+    id_ = submit()
+
+    def full(*_):
+        raise StorageUnavailable("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(storage()), "put", full)
+        judging.drain()
+
+    assert row(db, id_).status is Status.QUEUED
+    assert row(db, id_).verdict is None
+
+
+def test_a_photo_canceled_while_it_is_judged_leaves_neither_verdict_nor_maps(
+    db, judging, inspector, organisation, submit
+):
+    id_ = submit()
+
+    def cancel():
+        with transaction() as session:
+            inspections.cancel(
+                session, organisation_id=organisation, inspection_id=id_, actor="key_x"
+            )
+
+    inspector.before = cancel
+    judging.drain()
+
+    assert row(db, id_).status is Status.CANCELED
+    assert row(db, id_).verdict is None
+    maps = storage()._folder / "maps"
+    assert not [path for path in maps.rglob("*.jpg") if id_ in path.name]
+
+
+def test_a_database_that_goes_away_before_recording_costs_no_verdict(
+    db, judging, submit, monkeypatch
+):
+    id_ = submit()
+    record, calls = inspections.record, []
+
+    def flaky(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 1:
+            raise DatabaseUnavailable("restarting")
+        return record(*args, **kwargs)
+
+    monkeypatch.setattr(inspections, "record", flaky)
+    monkeypatch.setattr(judging._stopping, "wait", lambda _: None)
+
+    judging.drain()
+
+    assert row(db, id_).status is Status.SUCCEEDED
+    assert storage().exists(row(db, id_).overlay_key)
+
+
+def test_a_commit_whose_answer_was_lost_keeps_the_maps(db, judging, submit, monkeypatch):
+    id_ = submit()
+    write, calls = judging._write, []
+
+    def lost(*args):
+        written = write(*args)
+        calls.append(1)
+        if len(calls) == 1:
+            raise DatabaseUnavailable("the connection broke after the commit")
+        return written
+
+    monkeypatch.setattr(judging, "_write", lost)
+    monkeypatch.setattr(judging._stopping, "wait", lambda _: None)
+
+    judging.drain()
+
+    assert row(db, id_).status is Status.SUCCEEDED
+    assert storage().exists(row(db, id_).overlay_key)
+
+
+def test_stopping_finishes_the_batch_and_takes_no_other(db, judging, inspector, submit):
+    ids = [submit() for _ in range(get_settings().batch_size + 1)]
+    inspector.before = judging.stop
+
+    judging.drain()
+
+    statuses = [row(db, id_).status for id_ in ids]
+    assert statuses == [Status.SUCCEEDED] * get_settings().batch_size + [Status.QUEUED]
+
+
+def test_the_heartbeat_gives_up_on_a_hung_batch(services):
+    hung = Leases(get_settings().model_copy(update={"max_batch_seconds": 0.0}))
+    sound = Leases(get_settings())
+
+    with hung.kept("token"), sound.kept("token"):
+        assert hung._alive() == []
+        assert sound._alive() == ["token"]
+    assert sound._alive() == []
+
+
+def test_history_says_why_a_photo_was_given_back(db, judging, submit):
+    id_ = submit(grey=POISON)
+
+    judging.drain()
+
+    events = db.execute(
+        select(InspectionEvent.event, InspectionEvent.detail)
+        .where(InspectionEvent.inspection_id == id_)
+        .order_by(InspectionEvent.id)
+    ).all()
+    assert [event.event for event in events] == [
+        "accepted",
+        *("claimed", "given_back") * 2,
+        *("claimed", "failed"),
+    ]
+    assert "crashed" in events[2].detail["why"]

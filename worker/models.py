@@ -1,0 +1,158 @@
+"""The models that this worker holds: fetched by digest, checked, loaded, warmed.
+
+A version is loaded beside the ones in use, so photos of other versions are
+judged meanwhile. Files stay in a cache folder, so a restart fetches nothing.
+"""
+
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from shared import products
+from shared.db import transaction
+from shared.errors import DamagedBundle, NotFound, StorageUnavailable
+from shared.manifest import Artifact, Manifest
+from shared.settings import Settings
+from shared.storage import artifact_key, storage
+from shared.tables import ModelVersion
+from worker.inspect.bundle import MANIFEST, ProductModel, load_bundle
+from worker.inspect.engines.torch_engine import TorchEngine
+from worker.inspect.pipeline import Inspector
+
+log = structlog.stdlib.get_logger()
+
+_MOST_LOADED = 64
+"""Versions in memory, some 10 MB each; the least recently used one goes first."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    product: ProductModel
+    inspector: Inspector
+    """Shared by all products on the same backbone."""
+
+    @property
+    def backbone_sha256(self) -> str:
+        return self.product.manifest.backbone.sha256
+
+
+class Models:
+    """Safe to share between the slots of a worker."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._device = "" if settings.device == "auto" else settings.device
+        self._cache = settings.model_cache
+        self._loading = threading.Lock()
+        self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
+        self.engine_name = "none"
+        """What results will call the engine; `none` until a model is loaded."""
+
+    def get(self, version_id: str) -> LoadedModel:
+        """The model of this version, loaded now if need be.
+
+        Raises DamagedBundle where its files are missing or changed, and Unavailable
+        where database or storage is away.
+        """
+        loaded = self._loaded.get(version_id)
+        if loaded is None:
+            with self._loading:
+                loaded = self._loaded.get(version_id)
+                if loaded is None:
+                    with transaction() as session:
+                        version = products.get_version(session, version_id)
+                    loaded = self._load(version)
+                    self._loaded[version_id] = loaded
+                while len(self._loaded) > _MOST_LOADED:
+                    self._loaded.popitem(last=False)
+        return loaded
+
+    def refresh(self) -> None:
+        """Load the active versions that are not loaded yet, before photos ask for them."""
+        with transaction() as session:
+            active = [version.id for version in products.active_versions(session)]
+        for version_id in active:
+            try:
+                self.get(version_id)
+            except DamagedBundle as error:
+                log.error("version_unusable", version=version_id, error=str(error))
+            with self._loading:
+                if version_id in self._loaded:
+                    self._loaded.move_to_end(version_id)
+
+    def _load(self, version: ModelVersion) -> LoadedModel:
+        manifest = Manifest.model_validate(version.manifest)
+        try:
+            model = self._read(manifest)
+        except DamagedBundle:
+            # The cache may have rotted; the storage is asked once before we give up.
+            shutil.rmtree(self._folder(manifest), ignore_errors=True)
+            self._backbone(manifest).unlink(missing_ok=True)
+            model = self._read(manifest)
+        inspector = self._inspector(model)
+        self.engine_name = inspector.engine.name
+        log.info("model_loaded", product=manifest.product, version=version.version)
+        return LoadedModel(model, inspector)
+
+    def _inspector(self, model: ProductModel) -> Inspector:
+        sha256 = model.manifest.backbone.sha256
+        for loaded in self._loaded.values():
+            if loaded.backbone_sha256 == sha256:
+                return loaded.inspector
+        inspector = Inspector(TorchEngine(model.backbone, sha256=sha256, device=self._device))
+        inspector.warm()
+        return inspector
+
+    def _read(self, manifest: Manifest) -> ProductModel:
+        folder, backbone = self._folder(manifest), self._backbone(manifest)
+        if not backbone.exists():
+            _fetch(manifest.backbone, backbone)
+        if not (folder / MANIFEST).exists():
+            _fetch(manifest.model, folder / manifest.model.file)
+            # Last, so that a folder with a manifest is whole.
+            _write(folder / MANIFEST, iter([manifest.to_json()]))
+        return load_bundle(folder, backbone=backbone)
+
+    def _folder(self, manifest: Manifest) -> Path:
+        return self._cache / "bundles" / manifest.digest.removeprefix("sha256:")
+
+    def _backbone(self, manifest: Manifest) -> Path:
+        sha256 = manifest.backbone.sha256.removeprefix("sha256:")
+        return self._cache / "backbones" / f"{sha256}.safetensors"
+
+
+def _fetch(artifact: Artifact, target: Path) -> None:
+    """Copy a model file out of storage. Its digest is checked when it is loaded."""
+    try:
+        _write(target, storage().stream(artifact_key(artifact.sha256)))
+    except NotFound as error:
+        raise DamagedBundle(
+            f"{artifact.file} ({artifact.sha256}) is not in storage; publish the bundle again.",
+            code="model_unavailable",
+        ) from error
+
+
+def _write(target: Path, pieces: Iterator[bytes]) -> None:
+    """Whole or not at all: several workers may share the cache. Raises StorageUnavailable."""
+    try:
+        _write_file(target, pieces)
+    except OSError as error:
+        raise StorageUnavailable(f"The model cache cannot be written: {error}.") from error
+
+
+def _write_file(target: Path, pieces: Iterator[bytes]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".incoming-", delete=False) as file:
+        try:
+            for piece in pieces:
+                file.write(piece)
+            file.close()
+            Path(file.name).replace(target)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
