@@ -1,0 +1,147 @@
+"""The client against the real gateway, and against a gateway that misbehaves."""
+
+import httpx
+import pytest
+
+from api.client import DefectScope, DefectScopeApiError, DefectScopeUnreachable
+from api.schemas import INSPECTION_EXAMPLE
+
+
+class ThroughTheApp(httpx.BaseTransport):
+    """Carries the client's requests to the app in this process."""
+
+    def __init__(self, app):
+        self._app = app
+
+    def handle_request(self, request):
+        answer = self._app.request(
+            request.method,
+            str(request.url.copy_with(scheme="http", host="testserver", port=None)),
+            content=request.read(),
+            headers=dict(request.headers),
+        )
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+
+@pytest.fixture
+def scope(app, new_key):
+    with DefectScope("http://testserver", new_key(), transport=ThroughTheApp(app)) as scope:
+        yield scope
+
+
+def answering(*answers):
+    """A service that gives these answers in turn, and the requests that it got."""
+    requests, left = [], list(answers)
+
+    def handle(request):
+        request.read()
+        requests.append(request)
+        answer = left.pop(0) if left else httpx.Response(200, json=INSPECTION_EXAMPLE)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return requests, httpx.MockTransport(handle)
+
+
+def test_submit_poll_and_picture(scope, png, judge_all):
+    submitted = scope.submit(png, product="bottle", serial="SN1", metadata={"shift": "late"})
+    assert not submitted.is_finished
+    judge_all(probability=0.9)
+
+    inspection = scope.wait(submitted.id, timeout_seconds=5)
+
+    assert inspection.verdict == "defective"
+    assert inspection.disposition == "reject"
+    assert inspection.defect_probability == 0.9
+    assert inspection.document["metadata"] == {"shift": "late"}
+    assert scope.picture(inspection.id) == b"\xff\xd8 overlay"
+    assert [one.id for one in scope.inspections(serial="SN1", page_size=1)] == [inspection.id]
+
+
+def test_a_refusal_is_an_error_with_the_code_of_the_problem(scope):
+    with pytest.raises(DefectScopeApiError) as refused:
+        scope.submit(b"not an image")
+
+    assert refused.value.status == 415
+    assert refused.value.code == "not_an_image"
+
+
+def test_canceling(scope, png):
+    assert scope.cancel(scope.submit(png).id).status == "canceled"
+
+
+def test_waiting_has_an_end(scope, png):
+    with pytest.raises(TimeoutError, match="still queued"):
+        scope.wait(scope.submit(png).id, timeout_seconds=0)
+
+
+def test_a_retry_carries_the_same_idempotency_key(png):
+    requests, transport = answering(
+        httpx.ConnectError("refused"),
+        httpx.Response(503, json={"code": "storage_unavailable", "detail": "away"}),
+    )
+    pauses = []
+    scope = DefectScope("http://scope", "ds_x", transport=transport, sleep=pauses.append)
+
+    scope.submit(png)
+
+    assert len(requests) == 3
+    assert len({request.headers["Idempotency-Key"] for request in requests}) == 1
+    assert len(pauses) == 2
+
+
+def test_retry_after_is_honoured():
+    requests, transport = answering(httpx.Response(429, headers={"Retry-After": "7"}, text="busy"))
+    pauses = []
+    scope = DefectScope("http://scope", "ds_x", transport=transport, sleep=pauses.append)
+
+    scope.get("insp_1")
+
+    assert len(requests) == 2
+    assert pauses[0] >= 7 * 0.8
+
+
+def test_a_refusal_is_not_retried():
+    requests, transport = answering(
+        httpx.Response(422, json={"code": "invalid_input", "detail": "no", "field": "lot"})
+    )
+    scope = DefectScope("http://scope", "ds_x", transport=transport, sleep=lambda _: None)
+
+    with pytest.raises(DefectScopeApiError) as refused:
+        scope.get("insp_1")
+
+    assert len(requests) == 1
+    assert refused.value.field == "lot"
+
+
+def test_a_service_that_is_away_is_unreachable_after_all_attempts():
+    requests, transport = answering(*[httpx.ConnectError("refused")] * 9)
+    scope = DefectScope(
+        "http://scope", "ds_x", attempts=3, transport=transport, sleep=lambda _: None
+    )
+
+    with pytest.raises(DefectScopeUnreachable, match=r"3 times.*refused"):
+        scope.get("insp_1")
+
+    assert len(requests) == 3
+
+
+def test_publishing_sends_only_files_that_the_service_lacks(scope, tmp_path, make_manifest):
+    import hashlib
+
+    files = {}
+    for name, body in (("backbone", b"shared backbone"), ("model", b"one head")):
+        file = f"{name}.safetensors"
+        (tmp_path / file).write_bytes(body)
+        digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+        files[name] = {"file": file, "sha256": digest, "bytes": len(body)}
+    (tmp_path / "manifest.json").write_bytes(make_manifest("cable", **files).to_json())
+    sent = []
+
+    first = scope.publish(tmp_path, activate=True, on_file=sent.append)
+    again = scope.publish(tmp_path, on_file=sent.append)
+
+    assert sent == ["backbone.safetensors", "model.safetensors"]
+    assert (first["version"], first["is_active"]) == (1, True)
+    assert again["version"] == 1
