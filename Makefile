@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: run test check bench clean
 run: .venv/ready
-	$(BIN)/defectscope up --samples
+	$(BIN)/defectscope up --samples --data-dir data
 test: .venv/ready
 	$(BIN)/pytest $(ARGS)
 check: .venv/ready

@@ -15,7 +15,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="DEFECTSCOPE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="DEFECTSCOPE_",
+        extra="ignore",
+        frozen=True,
+        # A variable that a compose file passes on empty is one that is not set.
+        env_ignore_empty=True,
+    )
 
     database_url: str = Field(
         "postgresql+psycopg2://defectscope:defectscope@127.0.0.1:5432/defectscope",

@@ -71,3 +71,12 @@ def test_the_photo_is_described_as_form_and_as_raw_body(document):
     assert set(content) == {"multipart/form-data", "image/jpeg", "image/png"}
     properties = content["multipart/form-data"]["schema"]["properties"]
     assert {"file", "product", "serial", "lot", "line", "station"} <= set(properties)
+
+
+def test_the_documentation_page_needs_no_internet():
+    page = TestClient(make_app()).get("/docs").text
+
+    assert "swagger-ui" in page
+    assert "//cdn." not in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page

@@ -1,0 +1,182 @@
+"""`defectscope up` as a person uses it: this file speaks HTTP and imports nothing of ours."""
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from PIL import Image
+
+COMMAND = str(Path(sys.executable).parent / "defectscope")
+SAMPLES = sorted((Path(__file__).parents[2] / "worker" / "bundles" / "samples").iterdir())
+
+
+class Stack:
+    def __init__(self, data_dir):
+        self.data_dir = data_dir
+        self.process = subprocess.Popen(
+            [COMMAND, "up", "--port", "0", "--data-dir", str(data_dir)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={k: v for k, v in os.environ.items() if not k.startswith("DEFECTSCOPE_")},
+        )
+        line = self.process.stdout.readline()
+        if not line.startswith("ready "):
+            raise AssertionError(f"no ready line: {line!r} {self.process.communicate()}")
+        self.url = line.split()[1]
+        self.key = (data_dir / "admin.key").read_text().strip()
+        self.http = httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=60
+        )
+
+    def children(self):
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def child(self, module):
+        (found,) = [child for child in self.children() if f"{module}.main" in child.cmdline()]
+        return found
+
+    def submit(self, path, **fields):
+        return self.http.post(
+            "/v1/inspections", files={"file": (path.name, path.read_bytes())}, data=fields
+        )
+
+    def run(self, *arguments):
+        environment = {**os.environ, "DEFECTSCOPE_URL": self.url, "DEFECTSCOPE_API_KEY": self.key}
+        return subprocess.run(
+            [COMMAND, *arguments], capture_output=True, text=True, env=environment, check=False
+        )
+
+    def stop(self, with_signal=signal.SIGINT):
+        children = self.children()
+        self.process.send_signal(with_signal)
+        self.process.wait(60)
+        _, alive = psutil.wait_procs(children, timeout=20)
+        return alive
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("stack")
+
+
+@pytest.fixture(scope="module")
+def stack(data_dir):
+    stack = Stack(data_dir)
+    yield stack
+    if stack.process.poll() is None:
+        stack.stop()
+
+
+def test_a_photo_gets_a_verdict_with_overlay_and_anomaly_map(stack):
+    answer = stack.http.post(
+        "/v1/inspections",
+        files={"file": ("part.png", SAMPLES[0].read_bytes())},
+        data={"product": "bottle", "serial": "SN1"},
+        headers={"Prefer": "wait=30"},
+    )
+
+    assert answer.status_code == 200
+    inspection = answer.json()
+    assert inspection["status"] == "succeeded"
+    assert inspection["verdict"] in {"good", "defective", "undecidable"}
+    assert 0 <= inspection["classifier"]["defect_probability"] <= 1
+    assert set(inspection["timings_ms"]) == {
+        *("queued", "fetch", "decode", "infer", "record", "total")
+    }
+    for kind in ("overlay_url", "anomaly_map_url"):
+        picture = stack.http.get(inspection[kind])
+        assert Image.open(io.BytesIO(picture.content)).size == (256, 256)
+    assert stack.http.get(inspection["image"]["url"]).content == SAMPLES[0].read_bytes()
+
+
+def test_predict_answers_with_the_verdict(stack):
+    answer = stack.http.post("/predict", files={"file": ("x.png", SAMPLES[0].read_bytes())})
+
+    assert answer.status_code == 200
+    assert answer.json()["verdict"] in {"Good", "Defective", "Undecidable"}
+
+
+def test_submit_prints_a_document_a_line_and_its_exit_code_tells_the_outcome(stack):
+    done = stack.run("submit", str(SAMPLES[0].parent), "--lot", "L7", "--json")
+
+    documents = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(document["path"]) for document in documents] == SAMPLES
+    assert {document["part"]["lot"] for document in documents} == {"L7"}
+    all_pass = all(document["disposition"] == "pass" for document in documents)
+    assert done.returncode == (0 if all_pass else 1)
+
+
+def test_submitting_nonsense_is_an_error_that_says_so(stack, tmp_path):
+    (tmp_path / "notes.png").write_text("not a picture")
+
+    done = stack.run("submit", str(tmp_path / "notes.png"), "--json")
+
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["code"] == "not_an_image"
+
+
+def test_no_photo_is_lost_or_judged_twice_when_the_worker_is_killed(stack):
+    paths = [SAMPLES[n % len(SAMPLES)] for n in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        ids = [answer.json()["id"] for answer in pool.map(stack.submit, paths)]
+    stack.child("worker").kill()
+
+    for id_ in ids:
+        until = time.monotonic() + 120
+        while stack.http.get(f"/v1/inspections/{id_}?wait=20").json()["finished_at"] is None:
+            assert time.monotonic() < until, id_
+        history = stack.http.get(f"/v1/inspections/{id_}/history").json()["history"]
+        assert [entry["event"] for entry in history].count("succeeded") == 1
+
+
+def test_a_second_stack_on_the_same_folder_is_refused(stack):
+    second = subprocess.run(
+        [COMMAND, "up", "--port", "0", "--data-dir", str(stack.data_dir)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert second.returncode == 2
+    assert "Another `defectscope up`" in second.stderr
+
+
+def test_results_are_still_there_after_a_restart_and_ctrl_c_leaves_nothing_running(stack, data_dir):
+    id_ = stack.submit(SAMPLES[0], serial="before").json()["id"]
+    verdict = stack.http.get(f"/v1/inspections/{id_}?wait=30").json()["verdict"]
+
+    assert stack.stop() == []
+    again = Stack(data_dir)
+    try:
+        inspection = again.http.get(f"/v1/inspections/{id_}").json()
+        assert (inspection["verdict"], inspection["part"]["serial"]) == (verdict, "before")
+        assert again.http.get(inspection["overlay_url"].replace(stack.url, again.url)).content
+    finally:
+        # Even kill -9 leaves nothing running.
+        assert again.stop(signal.SIGKILL) == []
+
+
+def test_a_port_that_is_taken_is_named(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [COMMAND, "up", "--port", str(port), "--data-dir", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode == 2
+    assert f"Port {port}" in done.stderr
+    assert "--port" in done.stderr

@@ -1,0 +1,98 @@
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+from sqlalchemy import select, text
+
+from shared import inspections
+from shared.db import engine, transaction
+from shared.settings import get_settings
+from shared.tables import Inspection, Status, Worker
+from shared.workers import count_alive, forget_dead
+from worker.upkeep import _SWEEPER_LOCK, Upkeep
+
+
+class Bell:
+    def __init__(self):
+        self.rung = 0
+
+    def ring(self):
+        self.rung += 1
+
+
+@pytest.fixture
+def bell():
+    return Bell()
+
+
+@pytest.fixture
+def refreshed():
+    return []
+
+
+@pytest.fixture
+def upkeep(services, bell, refreshed):
+    models = SimpleNamespace(engine_name="stand-in", refresh=lambda: refreshed.append(1))
+    return Upkeep(get_settings(), models, bell, "worker:test")
+
+
+def statuses(db):
+    db.expire_all()
+    return list(db.scalars(select(Inspection.status)))
+
+
+def test_a_photo_that_nobody_heard_the_bell_for_is_rung_for_again(upkeep, bell, queued):
+    upkeep.round()
+    assert bell.rung == 0
+
+    queued(5)
+    upkeep.round()
+
+    assert bell.rung == 1
+
+
+def test_photos_of_a_dead_worker_come_back(db, upkeep, bell, queued):
+    queued(5, 5)
+    with transaction() as session:
+        inspections.claim(session, limit=2, lease=timedelta(seconds=-1), worker="worker:dead")
+
+    upkeep.round()
+
+    assert statuses(db) == [Status.QUEUED, Status.QUEUED]
+    assert bell.rung == 1
+
+
+def test_only_one_worker_sweeps_at_a_time(db, upkeep, queued):
+    queued(5)
+    with transaction() as session:
+        inspections.claim(session, limit=1, lease=timedelta(seconds=-1), worker="worker:dead")
+    with engine().begin() as other:
+        other.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SWEEPER_LOCK})
+        upkeep.round()
+
+    assert statuses(db) == [Status.RUNNING]
+    upkeep.round()
+    assert statuses(db) == [Status.QUEUED]
+
+
+def test_every_round_says_that_the_worker_is_alive_and_looks_for_new_models(db, upkeep, refreshed):
+    upkeep.round()
+    upkeep.round()
+
+    assert [worker.id for worker in db.scalars(select(Worker))] == ["worker:test"]
+    assert count_alive(db) == 1
+    assert len(refreshed) == 2
+
+
+def test_a_worker_that_stops_says_so_and_one_that_died_is_forgotten(db, upkeep):
+    upkeep.start()
+    upkeep.stop()
+    assert count_alive(db) == 0
+
+    upkeep.round()
+    with transaction() as session:
+        session.execute(text("UPDATE workers SET seen_at = now() - interval '1 minute'"))
+    with transaction() as session:
+        assert count_alive(session) == 0
+        forget_dead(session)
+    assert db.scalars(select(Worker)).all() == []
