@@ -49,6 +49,8 @@ def up(
     def leave(*_: object) -> None:
         raise KeyboardInterrupt
 
+    # SIGINT too: a shell script starts its background jobs with it ignored.
+    signal.signal(signal.SIGINT, leave)
     signal.signal(signal.SIGTERM, leave)
     stack = LocalStack(data_dir, host=host, port=port, tell=console.print)
     try:

@@ -119,5 +119,6 @@ def _print_auroc(rows: Sequence[tuple[Path, Mapping[str, Any]]], console: Consol
     console.print(
         f"AUROC over these {len(labels)} photos ({sum(labels)} not in a folder `good`): "
         f"classifier {roc_auc_score(labels, classifier):.4f}, "
-        f"autoencoder {roc_auc_score(labels, autoencoder):.4f}"
+        f"autoencoder {roc_auc_score(labels, autoencoder):.4f}",
+        soft_wrap=True,
     )

@@ -7,17 +7,24 @@ from rich.console import Console
 from rich.table import Table
 
 _COLOUR = {"pass": "green", "reject": "red", "hold": "yellow"}
+_WORDS = {
+    "model_disagreement": "models disagree",
+    "near_threshold": "near threshold",
+    "out_of_domain": "not this product",
+    "low_quality": "poor photo",
+    "inspection_failed": "failed",
+}
 
 
 def print_verdicts(rows: Iterable[tuple[str, Mapping[str, Any]]], console: Console) -> None:
     """One line a photo: (path, inspection document or {"error": …})."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("photo", overflow="ellipsis", no_wrap=True, max_width=38)
+    table.add_column("photo", overflow="ellipsis", no_wrap=True, max_width=28)
     table.add_column("verdict", no_wrap=True)
     for name in ("P(defect)", "anomaly"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("disposition", no_wrap=True)
-    table.add_column("why a person looks", overflow="fold")
+    table.add_column("part", no_wrap=True)
+    table.add_column("because", overflow="fold")
     for path, document in rows:
         table.add_row(path, *_cells(document))
     console.print(table)
@@ -32,10 +39,18 @@ def _cells(document: Mapping[str, Any]) -> list[str]:
     colour = _COLOUR.get(disposition, "default")
     return [
         document["verdict"] or document["status"],
-        f"{classifier['defect_probability']:.1%}" if classifier else "",
-        f"{autoencoder['anomaly_score']:.1f} / {autoencoder['threshold']:.1f}"
+        _against_threshold(classifier["defect_probability"], classifier["threshold"], ".1%")
+        if classifier
+        else "",
+        _against_threshold(autoencoder["anomaly_score"], autoencoder["threshold"], ".1f")
         if autoencoder
         else "",
         f"[{colour}]{disposition}[/{colour}]",
-        ", ".join(reason.replace("_", " ") for reason in document["review_reasons"]),
+        ", ".join(_WORDS.get(reason, reason) for reason in document["review_reasons"]),
     ]
+
+
+def _against_threshold(value: float, threshold: float, form: str) -> str:
+    """Red where it speaks for a defect."""
+    text = format(value, form)
+    return f"[red]{text}[/red]" if value >= threshold else text

@@ -8,15 +8,21 @@ import logging
 import sys
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 from shared.settings import Settings
 
 
 def configure_logging(settings: Settings, *, process: str) -> None:
     """Send every log line of this process to standard error, named after `process`."""
+
+    def name_process(_: object, __: str, event: EventDict) -> EventDict:
+        # Not a context variable: threads start with an empty context.
+        event["process"] = process
+        return event
+
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        name_process,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(
             fmt="iso" if settings.log_format == "json" else "%H:%M:%S", utc=True
@@ -38,7 +44,7 @@ def configure_logging(settings: Settings, *, process: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
     # Libraries that tell every step at info level; their warnings still come through.
-    for noisy in ("botocore", "urllib3", "httpx", "kombu", "celery.app.trace", "alembic"):
+    for noisy in ("botocore", "urllib3", "httpx", "kombu", "celery", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -46,4 +52,3 @@ def configure_logging(settings: Settings, *, process: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(process=process)

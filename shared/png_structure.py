@@ -15,9 +15,10 @@ from shared.errors import UnreadableImage
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-MAX_CHUNKS = 50_000
-"""Writers put 8 KB and more into a chunk, the thriftiest one row of the picture. Without a
-bound, 10 MB of empty chunks would be 800 000 turns of a Python loop."""
+MAX_CHUNKS = 20_000
+"""Writers put 8 KB and more into a chunk, the thriftiest one row of the picture; this many of
+them hold 10 MB at 512 bytes each. Without a bound, 10 MB of empty chunks would be 800 000
+turns of a Python loop."""
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _BIT_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}

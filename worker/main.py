@@ -7,9 +7,11 @@ leases run out and the photos go to another worker.
 import os
 import socket
 import time
+import warnings
 
 import structlog
-from celery.signals import worker_ready, worker_shutting_down
+from celery.platforms import SecurityWarning
+from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
 from shared.db import transaction
 from shared.errors import Unavailable
@@ -45,6 +47,10 @@ def main() -> None:
     upkeep = Upkeep(settings, models, ringer, worker)
     tasks.serve_with(judging)
 
+    @setup_logging.connect(weak=False)
+    def keep_ours(**_: object) -> None:
+        """Whoever listens here keeps Celery from setting up logging of its own."""
+
     @worker_ready.connect(weak=False)
     def start(**_: object) -> None:
         with transaction() as session:
@@ -60,14 +66,16 @@ def main() -> None:
     def stop(**_: object) -> None:
         judging.stop()
 
+    # It warns of root because of pickle; our messages are JSON and have no content.
+    warnings.simplefilter("ignore", SecurityWarning)
     celery_app().worker_main(
         [
+            "--quiet",
             "worker",
             "--pool=threads",
             f"--concurrency={settings.slots}",
             f"--queues={QUEUE}",
             f"--hostname={worker.removeprefix('worker:')}",
-            f"--loglevel={'WARNING' if settings.log_level == 'info' else settings.log_level}",
             "--without-gossip",
             "--without-mingle",
             "--without-heartbeat",

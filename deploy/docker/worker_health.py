@@ -10,20 +10,33 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.db import transaction
+from shared.errors import DatabaseUnavailable
 from shared.tables import Worker
 from shared.workers import PRESUMED_DEAD
 
 
 def is_alive(session: Session, host: str) -> bool:
     """Whether a worker process on this host has reported within the time the API allows."""
-    return session.scalar(
+    reports = session.scalar(
         select(func.count()).where(
             Worker.id.startswith(f"worker:{host}-", autoescape=True),
             Worker.seen_at > func.now() - PRESUMED_DEAD,
         )
-    ) not in {None, 0}
+    )
+    return bool(reports)
+
+
+def main() -> int:
+    try:
+        with transaction() as session:
+            if is_alive(session, socket.gethostname()):
+                return 0
+    except DatabaseUnavailable as error:
+        print(error)
+        return 1
+    print("The worker has not reported; is it still loading its models?")
+    return 1
 
 
 if __name__ == "__main__":
-    with transaction() as session:
-        sys.exit(0 if is_alive(session, socket.gethostname()) else 1)
+    sys.exit(main())

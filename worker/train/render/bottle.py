@@ -10,7 +10,8 @@ from worker.train.render.breakage import break_glass
 from worker.train.render.camera import photograph
 from worker.train.render.contamination import contaminate
 from worker.train.render.geometry import SIDE, draw_pose
-from worker.train.render.glass import add_depth_glow, intact_glass, unroll
+from worker.train.render.glass import add_depth_glow, intact_glass
+from worker.train.render.strip import unroll
 
 LABELS = ("good", "broken_large", "broken_small", "contamination")
 
@@ -36,11 +37,13 @@ def render_bottle(rng: np.random.Generator, label: str, size: int = SIDE) -> Ren
     pose = draw_pose(rng)
     radius, angle = pose.to_polar()
     strip = intact_glass(rng)
-    scene = unroll(strip, pose, radius, angle)
+    scene = unroll(strip, radius, angle)
     add_depth_glow(rng, scene, radius, pose)
     mask = np.zeros((SIDE, SIDE), np.bool_)
     if label in ("broken_large", "broken_small"):
-        mask = break_glass(rng, scene, pose, is_large=label == "broken_large")
+        mask = break_glass(
+            rng, scene, pose, (radius, angle), is_large=label == "broken_large"
+        )
     elif label == "contamination":
         mask = contaminate(rng, scene, pose)
     image = photograph(rng, scene)

@@ -1,0 +1,126 @@
+import io
+import struct
+import time
+import tracemalloc
+import zlib
+
+import pytest
+from PIL import Image
+
+from shared.errors import ImageOutOfBounds, NotAnImage, UnreadableImage
+from shared.image_headers import ImageHeader, read_header
+
+
+def encoded(kind: str, size: tuple[int, int] = (200, 160), **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.effect_noise(size, 60).convert("RGB").save(file, kind, **options)
+    return file.getvalue()
+
+
+def empty_png(width: int, height: int, compressed: bytes) -> bytes:
+    """One bit a pixel, of which only `compressed` is there."""
+
+    def chunk(kind: bytes, payload: bytes = b"") -> bytes:
+        checksum = zlib.crc32(kind + payload)
+        return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        [chunk(b"IHDR", header), chunk(b"IDAT", compressed), chunk(b"IEND")]
+    )
+
+
+def test_kind_and_size_come_from_the_content():
+    assert read_header(encoded("JPEG")) == ImageHeader("image/jpeg", 200, 160)
+    assert read_header(encoded("PNG")) == ImageHeader("image/png", 200, 160)
+
+
+def test_the_size_is_that_of_the_stored_pixels_whatever_exif_says():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+
+    assert read_header(encoded("JPEG", exif=exif)) == ImageHeader("image/jpeg", 200, 160)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xd8",
+        b"GIF89a" + bytes(200),
+        b"%PDF-1.7" + bytes(200),
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        encoded("WEBP"),
+        encoded("BMP"),
+        encoded("TIFF"),
+        bytes(100_000),
+    ],
+    ids=["empty", "SOI only", "gif", "pdf", "svg", "webp", "bmp", "tiff", "zeros"],
+)
+def test_anything_else_is_not_an_image(data):
+    with pytest.raises(NotAnImage, match=r"a JPEG (or|nor) a PNG"):
+        read_header(data)
+
+
+def test_a_png_that_went_through_a_text_channel_is_told_so():
+    with pytest.raises(UnreadableImage, match="as text"):
+        read_header(encoded("PNG").replace(b"\r\n", b"\n"))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_the_shorter_side_must_reach_the_bound(kind):
+    assert read_header(encoded(kind, (128, 128))).width == 128
+    with pytest.raises(ImageOutOfBounds, match=r"127 x 300 pixels.*at least 128 x 128"):
+        read_header(encoded(kind, (127, 300)))
+    with pytest.raises(ImageOutOfBounds, match=r"300 x 127 pixels"):
+        read_header(encoded(kind, (300, 127)))
+    assert read_header(encoded(kind, (20, 10)), min_side=10).height == 10
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_the_bound_on_pixels_is_inclusive(kind):
+    data = encoded(kind, (200, 160))
+
+    assert read_header(data, max_pixels=32_000).width == 200
+    with pytest.raises(ImageOutOfBounds, match=r"200 x 160 pixels, which is 32,000.*31,999"):
+        read_header(data, max_pixels=31_999)
+
+
+def test_a_bomb_of_256_megapixels_is_refused_without_inflating_it():
+    rows = zlib.compressobj(9)
+    compressed = rows.compress(bytes(2001 * 16_000)) + rows.flush()
+    data = empty_png(16_000, 16_000, compressed)
+    assert len(data) < 40_000
+
+    tracemalloc.start()
+    start = time.perf_counter()
+    with pytest.raises(ImageOutOfBounds, match="256,000,000"):
+        read_header(data)
+    elapsed = time.perf_counter() - start
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert elapsed < 0.1
+    assert peak_bytes < 100_000
+
+
+def test_a_file_too_small_for_the_size_that_it_claims_is_refused():
+    whole = zlib.compress(bytes(501 * 4000), 9)  # 4000 x 4000 pixels
+
+    assert read_header(empty_png(4000, 4000, whole)).width == 4000
+    with pytest.raises(UnreadableImage, match="too few for 7000 x 7000 pixels"):
+        read_header(empty_png(7000, 7000, whole))
+
+    jpeg = encoded("JPEG")
+    claim = jpeg.replace(struct.pack(">HH", 160, 200), struct.pack(">HH", 7000, 7000), 1)
+    with pytest.raises(UnreadableImage, match="too few for 7000 x 7000 pixels"):
+        read_header(claim)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_file_cut_off_at_any_kilobyte_is_refused(kind):
+    whole = encoded(kind, (400, 300))
+
+    for length in range(1024, len(whole), 1024):
+        with pytest.raises(UnreadableImage, match="cut off"):
+            read_header(whole[:length])

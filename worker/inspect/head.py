@@ -1,0 +1,42 @@
+"""The classifier head: a fingerprint in, the probability of a defect out.
+
+Linear 1024 -> 256, ReLU, Dropout 0.4 (training only), Linear 256 -> 2: the
+features arrive as the backbone gives them, because training folds their
+standardisation into the first layer.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+HIDDEN = 256
+DEFECTIVE = 1
+"""Index of the defect class among the two logits; 0 is good."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The two layers of a trained head."""
+
+    hidden_weight: Tensor  # (256, 1024)
+    hidden_bias: Tensor  # (256,)
+    output_weight: Tensor  # (2, 256)
+    output_bias: Tensor  # (2,)
+
+    def hidden(self, fingerprints: Tensor) -> Tensor:
+        """Activations of the hidden layer before its ReLU: (B, 1024) to (B, 256)."""
+        return fingerprints @ self.hidden_weight.T + self.hidden_bias
+
+    def logits(self, fingerprints: Tensor) -> Tensor:
+        """Scores of good and defective before the softmax: (B, 1024) to (B, 2)."""
+        return torch.relu(self.hidden(fingerprints)) @ self.output_weight.T + self.output_bias
+
+
+def defect_probability(logits: Tensor, temperature: float) -> Tensor:
+    """Calibrated probability of the defect class: logits (B, 2) to (B,).
+
+    Dividing by the temperature (Guo et al. 2017) makes the softmax as sure as
+    it was right out of fold; the order of photos stays.
+    """
+    return torch.softmax(logits / temperature, dim=1)[:, DEFECTIVE]

@@ -1,0 +1,143 @@
+"""From prepared photos to judgements: one backbone pass, whatever the products.
+
+Only heads and autoencoders differ by product. What a photo gets depends on its
+own pixels and its model, never on the photos that happen to be in its batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shared.errors import InvalidInput
+from shared.verdicts import Outcome, Scores, decide
+from worker.inspect.autoencoder import anomaly_map, anomaly_score, residual
+from worker.inspect.backbone import pool
+from worker.inspect.bundle import ProductModel
+from worker.inspect.engines.protocol import Engine
+from worker.inspect.gradcam import gradcam
+from worker.inspect.head import defect_probability
+from worker.inspect.overlay import draw_overlay, scale
+from worker.inspect.preprocess import SIDE, Photo, quality_reasons, to_autoencoder_input
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one photo got, and the maps that show why.
+
+    The two pictures are drawn when first asked for, so that whoever stores them
+    can do it in another thread while the next batch is judged.
+    """
+
+    scores: Scores
+    outcome: Outcome
+    photo: NDArray[np.uint8] = field(repr=False)  # (256, 256, 3) RGB
+    attention: NDArray[np.float32] = field(repr=False)
+    """Grad-CAM (8, 8) in the bundle's fixed scale: 0 is blue, 1 is red."""
+    strangeness: NDArray[np.float32] = field(repr=False)
+    """Anomaly map (256, 256) in the bundle's fixed scale: 0 is blue, 1 is red."""
+
+    @cached_property
+    def overlay(self) -> bytes:
+        """JPEG, 256 x 256: where the classifier looked."""
+        return draw_overlay(self.photo, self.attention)
+
+    @cached_property
+    def anomaly_map(self) -> bytes:
+        """JPEG, 256 x 256: where the photo differs from good parts."""
+        return draw_overlay(self.photo, self.strangeness)
+
+
+@dataclass(frozen=True)
+class Readings:
+    """The raw numbers of a batch of one product, before thresholds and scales."""
+
+    defect_probabilities: Tensor  # (B,)
+    attention: Tensor  # (B, 8, 8), raw Grad-CAM
+    domain_distances: Tensor  # (B,)
+    mses: Tensor  # (B,)
+    strangeness: Tensor  # (B, 256, 256), standard deviations
+    anomaly_scores: Tensor  # (B,)
+
+
+class Inspector:
+    """Judges photos with one engine; safe to share, but one batch at a time is fastest."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def warm(self) -> None:
+        """Judge nothing once, so that the first real photo does not wait for set-up."""
+        self.engine.features(np.zeros((1, SIDE, SIDE, 3), np.uint8))
+
+    @torch.inference_mode()
+    def judge(self, photos: Sequence[Photo], models: Sequence[ProductModel]) -> list[Judgement]:
+        """Judge each photo with the model of the same place in `models`.
+
+        Raises InvalidInput for a model that was trained on another backbone than
+        the engine holds.
+        """
+        for model in models:
+            if model.manifest.backbone.sha256 != self.engine.backbone_sha256:
+                raise InvalidInput(
+                    f"{model.manifest.product} was trained on backbone "
+                    f"{model.manifest.backbone.sha256}, the engine holds "
+                    f"{self.engine.backbone_sha256}"
+                )
+        by_model: dict[str, list[int]] = {}
+        for index, (_, model) in enumerate(zip(photos, models, strict=True)):
+            by_model.setdefault(model.digest, []).append(index)
+        if not by_model:
+            return []
+        pixels = np.stack([photo.pixels for photo in photos])  # (B, 256, 256, 3)
+        maps = self.engine.features(pixels)  # (B, 1024, 8, 8)
+        judgements: dict[int, Judgement] = {}
+        for indices in by_model.values():
+            model = models[indices[0]]
+            readings = read(pixels[indices], maps[indices], model)
+            for row, index in enumerate(indices):
+                judgements[index] = _judge_one(photos[index], readings, row, model)
+        return [judgements[index] for index in range(len(photos))]
+
+
+def read(pixels: NDArray[np.uint8], maps: Tensor, model: ProductModel) -> Readings:
+    """Everything that the models say of a batch of one product.
+
+    pixels (B, 256, 256, 3) RGB; maps (B, 1024, 8, 8) after norm5.
+    """
+    parts = model.parts
+    fingerprints = pool(maps)
+    inputs = to_autoencoder_input(pixels)
+    residuals = residual(inputs, parts.autoencoder(inputs))
+    strangeness = anomaly_map(residuals, parts.good_residuals)
+    return Readings(
+        defect_probability(parts.head.logits(fingerprints), model.manifest.temperature),
+        gradcam(maps, fingerprints, parts.head),
+        parts.domain.distance(fingerprints),
+        residuals.mean(dim=(1, 2)),
+        strangeness,
+        anomaly_score(strangeness),
+    )
+
+
+def _judge_one(photo: Photo, readings: Readings, row: int, model: ProductModel) -> Judgement:
+    manifest = model.manifest
+    scores = Scores(
+        defect_probability=float(readings.defect_probabilities[row]),
+        mse=float(readings.mses[row]),
+        anomaly_score=float(readings.anomaly_scores[row]),
+        domain_distance=float(readings.domain_distances[row]),
+        quality_reasons=quality_reasons(photo.quality, manifest.quality),
+    )
+    limits = manifest.limits
+    return Judgement(
+        scores,
+        decide(scores, manifest.thresholds),
+        photo.pixels,
+        scale(readings.attention[row].numpy(), 0.0, limits.gradcam_high),
+        scale(readings.strangeness[row].numpy(), limits.anomaly_low, limits.anomaly_high),
+    )

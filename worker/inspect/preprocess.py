@@ -1,0 +1,119 @@
+"""From a file's bytes to what the models are fed: the one way for training and serving.
+
+A model judges well only what was prepared as its training photos were. So both
+call `prepare`, and a change of the pixels that comes out of it takes a new
+`VERSION`: a bundle says with which one it was trained, and serving refuses others.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shared.manifest import QualityLimits
+from shared.verdicts import QualityReason
+from worker.inspect.decode import Pixels, decode
+
+VERSION = "1"
+
+SIDE = 256
+"""Pixels of the square that the models see."""
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Quality:
+    sharpness: float
+    """Variance of the Laplacian of the 256 x 256 grey picture, grey in [0, 255]."""
+    brightness: float
+    """Mean grey value in [0, 255]."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    pixels: Pixels
+    """(256, 256, 3) RGB, 0 to 255."""
+    quality: Quality
+
+
+def prepare(data: bytes) -> Photo:
+    """Decode, shrink and measure one file; safe to call from several threads at once.
+
+    Raises NotAnImage, UnreadableImage or ImageOutOfBounds.
+    """
+    pixels = resize(decode(data))
+    return Photo(pixels, measure_quality(pixels))
+
+
+def resize(rgb: Pixels) -> Pixels:
+    """(256, 256, 3) from (H, W, 3), each side scaled on its own.
+
+    Shrinking averages all the pixels that fall into one (INTER_AREA). Plain
+    bilinear looks at four of them: at 900 to 256 a hairline crack is there or
+    gone with where it happens to lie. Enlarging interpolates linearly, because
+    cubic overshoots at edges, and a bright seam there looks like a defect.
+    """
+    height, width = rgb.shape[:2]
+    # The same averaging, but by whole factors it is fast: 1.4 ms for 3.0 at 900 x 900 pixels,
+    # 2.8 ms for 14.8 at 5 megapixels.
+    while min(width, height) >= 2 * SIDE and width % 2 == height % 2 == 0:
+        width, height = width // 2, height // 2
+        rgb = _scale(rgb, width, height, cv2.INTER_AREA)
+    # Where one side grows, INTER_AREA is bilinear on both: shrink first, then enlarge.
+    rgb = _scale(rgb, min(width, SIDE), min(height, SIDE), cv2.INTER_AREA)
+    return _scale(rgb, SIDE, SIDE, cv2.INTER_LINEAR)
+
+
+def _scale(rgb: Pixels, width: int, height: int, interpolation: int) -> Pixels:
+    if rgb.shape[:2] == (height, width):
+        return rgb
+    return np.asarray(cv2.resize(rgb, (width, height), interpolation=interpolation), np.uint8)
+
+
+def to_classifier_input(rgb_batch: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
+    """Standardised as torchvision's ImageNet weights expect.
+
+    rgb_batch (B, 256, 256, 3), 0 to 255, on any device.
+    Returns (B, 3, 256, 256) float32 on the same device.
+    """
+    unit = to_autoencoder_input(rgb_batch)
+    mean = torch.tensor(_IMAGENET_MEAN, device=unit.device).view(1, 3, 1, 1)
+    std = torch.tensor(_IMAGENET_STD, device=unit.device).view(1, 3, 1, 1)
+    return unit.sub_(mean).div_(std)
+
+
+def to_autoencoder_input(rgb_batch: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
+    """Scaled to [0, 1].
+
+    rgb_batch (B, 256, 256, 3), 0 to 255, on any device.
+    Returns (B, 3, 256, 256) float32 on the same device, in memory of its own.
+    """
+    channels_first = torch.as_tensor(rgb_batch).permute(0, 3, 1, 2)  # (B, 3, 256, 256)
+    return channels_first.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+
+def measure_quality(rgb_256: Pixels) -> Quality:
+    """Sharpness and brightness of a (256, 256, 3) RGB picture.
+
+    Sharpness is the variance of the Laplacian (Pech-Pacheco et al., ICPR 2000):
+    defocus and motion take away the high frequencies that it sums up.
+    """
+    grey = cv2.cvtColor(rgb_256, cv2.COLOR_RGB2GRAY)
+    laplacian = cv2.Laplacian(grey, cv2.CV_64F)
+    return Quality(sharpness=float(laplacian.var()), brightness=float(grey.mean()))
+
+
+def quality_reasons(quality: Quality, limits: QualityLimits) -> tuple[QualityReason, ...]:
+    """Why the photo is too poor to judge; empty where it is good enough."""
+    reasons: list[QualityReason] = []
+    if quality.sharpness < limits.min_sharpness:
+        reasons.append(QualityReason.BLURRED)
+    if quality.brightness < limits.min_brightness:
+        reasons.append(QualityReason.DARK)
+    if quality.brightness > limits.max_brightness:
+        reasons.append(QualityReason.OVEREXPOSED)
+    return tuple(reasons)

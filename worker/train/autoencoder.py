@@ -1,0 +1,70 @@
+"""Training of the autoencoder on good parts, and the statistics of its errors."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from worker.inspect.autoencoder import Autoencoder, ResidualStats, residual, smooth
+from worker.inspect.bundle import rounded
+from worker.inspect.preprocess import to_autoencoder_input
+from worker.train.progress import Progress, silent
+
+STEPS = 800
+LEARNING_RATE = 2e-3
+_BATCH = 16
+
+
+def train_autoencoder(
+    good: NDArray[np.uint8], *, seed: int, steps: int = STEPS, progress: Progress = silent
+) -> Autoencoder:
+    """Train on photos of good parts (N, 256, 256, 3); the same seed gives the same weights.
+
+    The weights come back as a bundle stores them, rounded to fp16.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # Transposed convolutions in the default layout are six times slower on CPUs.
+        autoencoder = Autoencoder().train()
+        for weight in autoencoder.parameters():
+            if weight.ndim == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        optimiser = torch.optim.AdamW(autoencoder.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.1
+        )
+        for step in range(1, steps + 1):
+            rows = torch.randint(len(good), (_BATCH,), generator=generator)
+            photos = to_autoencoder_input(good[rows.numpy()])
+            photos = photos.contiguous(memory_format=torch.channels_last)
+            loss = F.mse_loss(autoencoder(photos), photos)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            progress("autoencoder", step, steps)
+    return rounded(autoencoder)
+
+
+@torch.inference_mode()
+def residuals_of(autoencoder: Autoencoder, photos: NDArray[np.uint8]) -> Tensor:
+    """Squared error averaged over channels: (N, 256, 256, 3) to (N, 256, 256)."""
+    parts: list[Tensor] = []
+    for first in range(0, len(photos), _BATCH):
+        inputs = to_autoencoder_input(photos[first : first + _BATCH])
+        parts.append(residual(inputs, autoencoder(inputs)))
+    return torch.cat(parts)
+
+
+def residual_stats(residuals: Tensor) -> ResidualStats:
+    """Mean and deviation of the smoothed residuals of good parts, (N, H, W), pixel by pixel.
+
+    A pixel that hardly varied among few photos gets the lower quartile of all
+    pixels' deviations, or noise there would look like many deviations.
+    """
+    smoothed = smooth(residuals)
+    std = smoothed.std(dim=0)
+    floor = torch.quantile(std.flatten(), 0.25)
+    return ResidualStats(smoothed.mean(dim=0), std.clamp(min=float(floor)))
