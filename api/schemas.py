@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.manifest import Manifest
+from shared.manifest import Manifest, Thresholds
 from shared.tables import TERMINAL, Inspection, InspectionEvent, ModelVersion, Product, Status
 from shared.verdicts import (
     Disposition,
@@ -200,7 +200,7 @@ class InspectionOut(BaseModel):
             metadata=row.annotations,
             priority=row.priority,
             **(
-                scores_out(_scores(row), Manifest.model_validate(row.model_version.manifest))
+                scores_out(_scores(row), Thresholds.model_validate(row.model_version.thresholds))
                 if row.status is Status.SUCCEEDED
                 else _NO_SCORES
             ),
@@ -239,9 +239,8 @@ class InspectionOut(BaseModel):
 _NO_SCORES: dict[str, Any] = dict.fromkeys(("classifier", "autoencoder", "domain", "quality"))
 
 
-def scores_out(scores: Scores, manifest: Manifest) -> dict[str, Any]:
+def scores_out(scores: Scores, thresholds: Thresholds) -> dict[str, Any]:
     """What the models said, each number beside the threshold that it is held against."""
-    thresholds = manifest.thresholds
     outcome = decide(scores, thresholds)
     return {
         "classifier": ClassifierOut(

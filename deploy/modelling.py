@@ -155,7 +155,7 @@ def _document(
             "error": {"code": judgement.code, "message": str(judgement)},
         }
     outcome = judgement.outcome
-    scores = scores_out(judgement.scores, model.manifest)
+    scores = scores_out(judgement.scores, model.manifest.thresholds)
     return document | {
         "status": Status.SUCCEEDED.value,
         "verdict": outcome.verdict.value,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, undefer
 
 from shared.errors import InvalidInput, NotFound
 from shared.ids import new_id
@@ -118,6 +118,7 @@ def publish(
         product_id=product.id,
         version=(latest or 0) + 1,
         digest=digest,
+        thresholds=manifest.thresholds.model_dump(mode="json"),
         manifest=manifest.model_dump(mode="json"),
         published_by=actor,
     )
@@ -151,7 +152,12 @@ def active_versions(session: Session) -> list[ModelVersion]:
 
 
 def get_version(session: Session, version_id: str) -> ModelVersion:
-    return session.scalars(select(ModelVersion).where(ModelVersion.id == version_id)).one()
+    """The version with its manifest, to be used after the session too."""
+    return session.scalars(
+        select(ModelVersion)
+        .where(ModelVersion.id == version_id)
+        .options(undefer(ModelVersion.manifest))
+    ).one()
 
 
 def _find(session: Session, organisation_id: str, name: str) -> Product | None:

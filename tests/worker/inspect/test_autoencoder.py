@@ -16,9 +16,7 @@ def test_the_residual_is_the_squared_error_averaged_over_channels():
     rebuilt = torch.zeros(1, 3, 2, 2)
     rebuilt[0, :, 0, 1] = torch.tensor([0.1, 0.2, 0.4])
     # (0.01 + 0.04 + 0.16) / 3
-    torch.testing.assert_close(
-        residual(photo, rebuilt), torch.tensor([[[0.0, 0.07], [0.0, 0.0]]])
-    )
+    torch.testing.assert_close(residual(photo, rebuilt), torch.tensor([[[0.0, 0.07], [0.0, 0.0]]]))
 
 
 def test_smoothing_spreads_a_speck_over_eleven_by_eleven_pixels():

@@ -45,9 +45,7 @@ def numbers(judgement):
     return [scores.defect_probability, scores.mse, scores.anomaly_score, scores.domain_distance]
 
 
-def test_a_mixed_batch_takes_one_pass_and_each_photo_its_own_model(
-    inspector, photos, bottle, grid
-):
+def test_a_mixed_batch_takes_one_pass_and_each_photo_its_own_model(inspector, photos, bottle, grid):
     models = [bottle, grid, grid, bottle]
     alone = [
         inspector.judge([photo], [model])[0]

@@ -41,9 +41,7 @@ def render_bottle(rng: np.random.Generator, label: str, size: int = SIDE) -> Ren
     add_depth_glow(rng, scene, radius, pose)
     mask = np.zeros((SIDE, SIDE), np.bool_)
     if label in ("broken_large", "broken_small"):
-        mask = break_glass(
-            rng, scene, pose, (radius, angle), is_large=label == "broken_large"
-        )
+        mask = break_glass(rng, scene, pose, (radius, angle), is_large=label == "broken_large")
     elif label == "contamination":
         mask = contaminate(rng, scene, pose)
     image = photograph(rng, scene)

@@ -57,9 +57,7 @@ def clip(rng: np.random.Generator, scene: Field, pose: Pose) -> Field:
     return cover
 
 
-def edge_light(
-    rng: np.random.Generator, scene: Field, border: np.ndarray, strength: float
-) -> None:
+def edge_light(rng: np.random.Generator, scene: Field, border: np.ndarray, strength: float) -> None:
     """Light up one to three stretches of a border (N, 2)."""
     count = len(border)
     pieces = []

@@ -65,9 +65,7 @@ def filled(points: NDArray[np.floating], shape: tuple[int, ...]) -> Field:
     return canvas.astype(np.float32) * np.float32(1 / 255)
 
 
-def stroked(
-    lines: list[NDArray[np.floating]], shape: tuple[int, ...], width: int = 1
-) -> Field:
+def stroked(lines: list[NDArray[np.floating]], shape: tuple[int, ...], width: int = 1) -> Field:
     """Coverage (H, W) in [0, 1] of open lines, each (N, 2) of x, y, `width` pixels wide."""
     canvas = np.zeros(shape[:2], np.uint8)
     fixed = [np.round(line * 16).astype(np.int32) for line in lines]

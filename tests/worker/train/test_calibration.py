@@ -1,0 +1,116 @@
+import math
+
+import numpy as np
+import pytest
+
+from worker.inspect.preprocess import Quality
+from worker.train.calibration import (
+    attention_limit,
+    best_f1_threshold,
+    f1,
+    fit_temperature,
+    near_band,
+    probabilities,
+    quality_limits,
+    upper_limit,
+)
+
+
+def flags(text):
+    return np.array([character == "x" for character in text])
+
+
+def test_the_best_threshold_lies_halfway_between_the_classes_where_they_part():
+    scores = np.array([0.1, 0.2, 0.6, 0.9])
+    assert best_f1_threshold(scores, flags("..xx")) == pytest.approx(0.4)
+
+
+def test_the_best_threshold_weighs_escapes_against_false_alarms_by_f1():
+    # Above 0.45: finds 3 of 3 with 1 false alarm, F1 = 6/7. Above 0.65: 2 of 3, none, F1 = 4/5.
+    scores = np.array([0.1, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8])
+    defective = flags("...x.xx")
+    assert best_f1_threshold(scores, defective) == pytest.approx(0.45)
+    assert f1(scores >= 0.45, defective) == pytest.approx(6 / 7)
+    assert f1(scores >= 0.65, defective) == pytest.approx(4 / 5)
+
+
+def test_of_equally_good_thresholds_the_lowest_is_taken():
+    # Above 0.15: 2 found, 2 false alarms, F1 = 4/6. Above 0.65: 1 found, none, F1 = 2/3.
+    scores = np.array([0.1, 0.2, 0.4, 0.6, 0.7])
+    defective = flags(".x..x")
+    assert f1(scores >= 0.15, defective) == f1(scores >= 0.65, defective)
+    assert best_f1_threshold(scores, defective) == pytest.approx(0.15)
+
+
+def test_f1_of_nothing_found_is_zero():
+    assert f1(flags("...."), flags("..xx")) == 0.0
+
+
+def test_the_temperature_makes_the_probability_as_sure_as_it_is_right():
+    # Margin 4 in both directions, right in 3 of 4 cases: sigmoid(4 / t) = 0.75, t = 4 / ln 3.
+    margins = np.array([4.0, 4.0, 4.0, -4.0, -4.0, -4.0, -4.0, 4.0])
+    temperature = fit_temperature(margins, flags("xxxx...."))
+    assert temperature == pytest.approx(4 / math.log(3), rel=0.01)
+    assert probabilities(np.array([4.0]), temperature)[0] == pytest.approx(0.75, abs=0.005)
+
+
+def test_good_and_defective_weigh_the_same_however_many_there_are():
+    margins = np.array([4.0, -4.0] + [-4.0] * 3 + [4.0])
+    # One of two defects right, three of four good parts right: mean 0.625.
+    temperature = fit_temperature(margins, flags("xx...."))
+    assert probabilities(np.array([4.0]), temperature)[0] == pytest.approx(0.625, abs=0.005)
+
+
+def test_the_band_reaches_just_beyond_the_worst_out_of_fold_error():
+    scores = np.array([0.01] * 40 + [0.9, 0.4])
+    low, high = near_band(scores, flags("." * 40 + "xx"), 0.5)
+    # Log-odds of 0.4 are as far from those of 0.5 as those of 0.6.
+    assert low == pytest.approx(0.4, abs=1e-3)
+    assert low < 0.4
+    assert high == pytest.approx(0.6, abs=1e-3)
+
+
+def test_the_band_holds_no_more_good_parts_than_allowed():
+    # Two defects look like good parts; reaching them would take in all forty.
+    scores = np.concatenate([np.linspace(0.02, 0.41, 40), [0.01, 0.01]])
+    defective = flags("." * 40 + "xx")
+    low, high = near_band(scores, defective, 0.5, max_good_share=0.05)
+    in_band = (scores >= low) & (scores < high)
+    assert in_band[~defective].sum() == 2
+
+
+def test_without_errors_the_band_is_empty():
+    scores = np.array([0.1, 0.2, 0.8, 0.9])
+    low, high = near_band(scores, flags("..xx"), 0.5)
+    assert low == pytest.approx(0.5)
+    assert high == pytest.approx(0.5)
+
+
+def test_a_limit_is_the_median_times_the_spread_of_logarithms():
+    # Logs 0, 1, 2, 3, 4: median 2, absolute deviations 2, 1, 0, 1, 2 with median 1.
+    values = np.exp(np.arange(5.0))
+    assert upper_limit(values, deviations=2.0) == pytest.approx(math.exp(2 + 2 * 1.4826))
+
+
+def test_one_odd_photo_hardly_moves_a_limit():
+    values = np.exp(np.arange(5.0))
+    odd = values.copy()
+    odd[-1] = 1e9
+    assert upper_limit(odd, deviations=2.0) == upper_limit(values, deviations=2.0)
+
+
+def test_quality_limits_leave_room_around_the_training_photos():
+    limits = quality_limits([Quality(50.0, 100.0), Quality(80.0, 205.0)])
+    assert limits.min_sharpness == pytest.approx(20.0)  # 0.4 x 50
+    assert limits.min_brightness == pytest.approx(60.0)  # 0.6 x 100
+    assert limits.max_brightness == pytest.approx(230.0)  # halfway from 205 to 255
+
+
+def test_the_scale_ends_at_a_typical_defect():
+    peaks = np.array([0.1] * 10 + [2.0, 3.0, 9.0])
+    assert attention_limit(peaks, flags("." * 10 + "xxx")) == pytest.approx(3.0)
+
+
+def test_the_scale_is_wider_where_good_parts_would_otherwise_glow():
+    peaks = np.array([2.0] * 10 + [2.5, 3.0, 3.5])
+    assert attention_limit(peaks, flags("." * 10 + "xxx")) == pytest.approx(6.0)
