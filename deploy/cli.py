@@ -61,9 +61,10 @@ def up(
             show_samples(stack.url, stack.admin_key, stack.data_dir / "samples", console)
         console.print(
             f"API and its documentation: {stack.url}/docs\n"
-            f"access key:  {stack.data_dir / 'admin.key'}\n"
-            f"logs:        {stack.data_dir / 'logs'}\n"
-            "Ctrl-C stops everything; the data stays."
+            f"access key (also in {stack.data_dir / 'admin.key'}): {stack.admin_key}\n"
+            f"logs: {stack.data_dir / 'logs'}\n"
+            "Ctrl-C stops everything; the data stays.",
+            soft_wrap=True,
         )
         stack.watch()
     except KeyboardInterrupt:

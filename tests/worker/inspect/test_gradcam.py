@@ -56,7 +56,7 @@ def test_the_closed_form_agrees_with_the_grad_cam_library_on_ten_images(photos, 
     head = a_head_that_fires(pool(maps))
     ours = gradcam(maps, pool(maps), head).numpy()
 
-    network = WholeNetwork(backbone, head).eval()
+    network = WholeNetwork(backbone, head).eval().requires_grad_(True)
     with GradCAM(model=network, target_layers=[backbone.norm5]) as library:
         theirs = library(inputs, targets=[ClassifierOutputTarget(1)] * len(photos))
 

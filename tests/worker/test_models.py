@@ -1,0 +1,89 @@
+"""Model files by digest, with the bundled model as it is."""
+
+import pytest
+from sqlalchemy import select
+
+from deploy.bootstrap import bootstrap
+from shared.db import transaction
+from shared.errors import DamagedBundle, StorageUnavailable
+from shared.manifest import Manifest
+from shared.settings import get_settings
+from shared.storage import artifact_key, storage
+from shared.tables import ModelVersion
+from worker.models import Models
+
+
+@pytest.fixture
+def settings(services, tmp_path):
+    bootstrap(get_settings())
+    return get_settings().model_copy(update={"model_cache": tmp_path / "cache"})
+
+
+@pytest.fixture
+def version(settings):
+    with transaction() as session:
+        version = session.scalars(select(ModelVersion)).one()
+        return version.id, Manifest.model_validate(version.manifest)
+
+
+def test_the_active_version_is_loaded_and_warm_before_photos_come(settings, version):
+    id_, manifest = version
+    models = Models(settings)
+    assert models.engine_name == "none"
+
+    models.refresh()
+
+    assert models.engine_name.startswith("torch-")
+    assert models.get(id_).product.digest == manifest.digest
+    assert models.get(id_) is models.get(id_)
+
+
+def test_a_restart_fetches_nothing(settings, version, monkeypatch):
+    Models(settings).get(version[0])
+
+    def away(*_):
+        raise StorageUnavailable("away")
+
+    monkeypatch.setattr(type(storage()), "stream", away)
+
+    assert Models(settings).get(version[0]).product.digest == version[1].digest
+
+
+def test_a_cache_that_rotted_is_fetched_again(settings, version):
+    Models(settings).get(version[0])
+    for file in settings.model_cache.rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+
+    assert Models(settings).get(version[0]).product.digest == version[1].digest
+
+
+def test_files_that_are_gone_make_the_version_unusable_and_are_named(settings, version):
+    key = artifact_key(version[1].model.sha256)
+    body = storage().get(key)
+    storage().delete(key)
+    try:
+        with pytest.raises(DamagedBundle, match=r"model\.safetensors") as refused:
+            Models(settings).get(version[0])
+        assert refused.value.code == "model_unavailable"
+        # One unusable version must not keep the worker from serving the others.
+        Models(settings).refresh()
+    finally:
+        storage().put(key, body, "application/octet-stream")
+
+
+def test_a_file_that_was_changed_in_storage_is_refused_by_its_digest(settings, version):
+    key = artifact_key(version[1].model.sha256)
+    body = storage().get(key)
+    storage().put(key, body[:-1] + b"?", "application/octet-stream")
+    try:
+        with pytest.raises(DamagedBundle):
+            Models(settings).get(version[0])
+    finally:
+        storage().put(key, body, "application/octet-stream")
+
+
+def test_preparing_an_installation_twice_changes_nothing(settings, version):
+    bootstrap(get_settings())
+
+    with transaction() as session:
+        assert [row.id for row in session.scalars(select(ModelVersion))] == [version[0]]
