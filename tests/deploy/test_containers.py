@@ -102,13 +102,14 @@ class Containers:
 
 
 @pytest.fixture
-def containers(compose_file, postgres_url, redis_url, s3_url, free_port, tmp_path):
+def containers(compose_file, postgres_url, compose_redis, s3_url, free_port, tmp_path):
+    redis_port = compose_redis.connection_pool.connection_kwargs["port"]
     socket_folder = parse_qs(urlsplit(postgres_url).query)["host"][0]
     containers = Containers(
         compose_file,
         {
             "postgres:5432/defectscope": f"/defectscope?host={socket_folder}",
-            "redis:6379/0": f"{urlsplit(redis_url).netloc}/9",
+            "redis:6379/0": f"127.0.0.1:{redis_port}/0",
             "http://storage:8333": s3_url,
             # Another name for the same server, to see which of the two is in a link.
             "http://127.0.0.1:8333": s3_url.replace("127.0.0.1", "localhost"),

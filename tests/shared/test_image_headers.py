@@ -17,14 +17,16 @@ def encoded(kind: str, size: tuple[int, int] = (200, 160), **options: object) ->
     return file.getvalue()
 
 
-def empty_png(width: int, height: int, compressed: bytes) -> bytes:
-    """One bit a pixel, of which only `compressed` is there."""
+def empty_png(
+    width: int, height: int, compressed: bytes, *, bit_depth: int = 1, colour_type: int = 0
+) -> bytes:
+    """One bit a pixel, if nothing else is said, of which only `compressed` is there."""
 
     def chunk(kind: bytes, payload: bytes = b"") -> bytes:
         checksum = zlib.crc32(kind + payload)
         return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", checksum)
 
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bit_depth, colour_type, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         [chunk(b"IHDR", header), chunk(b"IDAT", compressed), chunk(b"IEND")]
     )
@@ -84,6 +86,16 @@ def test_the_bound_on_pixels_is_inclusive(kind):
     assert read_header(data, max_pixels=32_000).width == 200
     with pytest.raises(ImageOutOfBounds, match=r"200 x 160 pixels, which is 32,000.*31,999"):
         read_header(data, max_pixels=31_999)
+
+
+def test_16_bits_per_sample_count_double():
+    compressed = zlib.compress(bytes(2_000_000))
+    colour_with_alpha = empty_png(500, 400, compressed, bit_depth=16, colour_type=6)
+
+    # 8 bytes for each of 200 000 pixels, where 4 are allowed for.
+    assert read_header(colour_with_alpha, max_pixels=400_000).width == 500
+    with pytest.raises(ImageOutOfBounds, match=r"1,600,000 bytes; save it with 8 bits"):
+        read_header(colour_with_alpha, max_pixels=399_999)
 
 
 def test_a_bomb_of_256_megapixels_is_refused_without_inflating_it():

@@ -29,6 +29,8 @@ Pixels = NDArray[np.uint8]
 _UPRIGHT = 1
 _ORIENTATION_TAG = 0x0112
 _SHORT = 3
+_STRIP = 128
+"""Rows."""
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 
 
@@ -110,19 +112,29 @@ def _decode_png(structure: PngStructure) -> Pixels:
         white = 65535 if structure.bit_depth == 16 else 255
         pixels[pixels == structure.transparent_grey * widening] = white
     if pixels.ndim == 3 and pixels.shape[2] == 4:
-        pixels = _over_white(pixels)
-    if pixels.dtype == np.uint16:
-        pixels = cv2.convertScaleAbs(pixels, alpha=255 / 65535)  # rounds, where others cut off
+        return _over_white(pixels)
     to_rgb = cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB
-    return np.asarray(cv2.cvtColor(pixels, to_rgb), np.uint8)
+    return np.asarray(cv2.cvtColor(_to_8_bits(pixels), to_rgb), np.uint8)
 
 
-def _over_white(bgra: MatLike) -> MatLike:
-    """(H, W, 3) BGR of a picture with alpha laid on white paper, at the depth that it has."""
-    *colours, alpha = cv2.split(bgra)
+def _to_8_bits(samples: MatLike) -> MatLike:
+    """To the nearest of 256 levels, where OpenCV by itself cuts the low byte off."""
+    return (
+        cv2.convertScaleAbs(samples, alpha=255 / 65535) if samples.dtype == np.uint16 else samples
+    )
+
+
+def _over_white(bgra: MatLike) -> Pixels:
+    """(H, W, 3) RGB of a picture with alpha, laid on white paper at the depth that it has."""
     unit = 1 / (65535 if bgra.dtype == np.uint16 else 255)
-    lacking = [cv2.multiply(cv2.bitwise_not(plane), alpha, scale=unit) for plane in colours]
-    return cv2.bitwise_not(cv2.merge(lacking))
+    rgb = np.empty((*bgra.shape[:2], 3), np.uint8)
+    for top in range(0, len(rgb), _STRIP):  # so that what is in between takes no memory
+        blue, green, red, alpha = cv2.split(bgra[top : top + _STRIP])
+        lacking = [
+            cv2.multiply(cv2.bitwise_not(plane), alpha, scale=unit) for plane in (red, green, blue)
+        ]
+        rgb[top : top + _STRIP] = _to_8_bits(cv2.bitwise_not(cv2.merge(lacking)))
+    return rgb
 
 
 def _orientation(exif: bytes | None) -> int:

@@ -17,7 +17,9 @@ _SCHEMAS = (
 )
 
 
-def _compiled_part_loads() -> bool:
+def _is_defined() -> bool:
+    if hasattr(torch.ops.torchvision, "nms"):
+        return True
     spec = find_spec("torchvision")
     if spec is None or spec.origin is None:
         return False
@@ -29,10 +31,11 @@ def _compiled_part_loads() -> bool:
     return hasattr(torch.ops.torchvision, "nms")
 
 
-# The definitions live as long as this object does.
+# The definitions live as long as this object does. A fragment, so that other
+# code which defines operators of that name space is not in conflict with us.
 _definitions: torch.library.Library | None = None
-if not _compiled_part_loads():
-    _definitions = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+if not _is_defined():
+    _definitions = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for _schema in _SCHEMAS:
         _definitions.define(_schema)  # type: ignore[no-untyped-call]
 

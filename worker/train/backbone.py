@@ -18,7 +18,7 @@ from torch import nn
 
 from worker.inspect.backbone import build_backbone, digest_of, save_backbone
 from worker.inspect.preprocess import SIDE, to_classifier_input
-from worker.train.progress import Progress, silent
+from worker.train.progress import Progress, print_progress, silent
 from worker.train.render import LABELS, render_bottle
 from worker.train.render_parts import render_parts
 
@@ -102,13 +102,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="folder of the file")
     arguments = parser.parse_args()
-    backbone = make_backbone(seed=arguments.seed, progress=_print)
+    backbone = make_backbone(seed=arguments.seed, progress=print_progress)
     path = write_backbone(backbone, arguments.out, provenance=provenance(arguments.seed))
     sys.stdout.write(f"{path}\n")
-
-
-def _print(step: str, done: int, total: int) -> None:
-    sys.stderr.write(f"\r{step}: {done}/{total}" + ("\n" if done == total else ""))
 
 
 if __name__ == "__main__":

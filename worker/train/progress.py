@@ -1,5 +1,6 @@
 """How training and evaluation tell whoever waits how far they are."""
 
+import sys
 from typing import Protocol
 
 
@@ -12,3 +13,8 @@ class Progress(Protocol):
 
 def silent(step: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
+
+
+def print_progress(step: str, done: int, total: int) -> None:
+    """One line a step on standard error."""
+    sys.stderr.write(f"\r{step}: {done}/{total}" + ("\n" if done == total else ""))

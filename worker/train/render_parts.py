@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.train.render.fields import Field, fractal, noise, smoothstep
+from worker.train.render.fields import Field, Floats, as_field, blurred, fractal, noise, smoothstep
 
 _Picture = Callable[[np.random.Generator, int], Field]
 
@@ -37,10 +37,10 @@ def _finish(rng: np.random.Generator, picture: Field) -> NDArray[np.uint8]:
         slope = np.linspace(-1, 1, size, dtype=np.float32) * np.float32(rng.uniform(-0.3, 0.3))
         picture = picture * (1 + (slope[None] if rng.random() < 0.5 else slope[:, None]))[..., None]
     if rng.random() < 0.4:
-        picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.4, 2.0)) * size / 256)
+        picture = blurred(picture, float(rng.uniform(0.4, 2.0)) * size / 256)
     picture = picture * np.float32(rng.lognormal(0, 0.2)) + np.float32(rng.normal(0, 10))
     grain = rng.standard_normal((size, size, 1 if rng.random() < 0.3 else 3), dtype=np.float32)
-    picture = picture + grain * np.float32(abs(rng.normal(0, 5)))
+    picture = picture + grain * np.float32(max(0.0, rng.normal(1.5, 2.5)))
     finished: NDArray[np.uint8] = np.clip(picture, 0, 255).astype(np.uint8)
     return finished
 
@@ -52,10 +52,15 @@ def _colour(rng: np.random.Generator, low: float = 10, high: float = 245) -> Fie
     return np.clip(grey + rng.normal(0, spread, 3), 0, 255).astype(np.float32)
 
 
-def _blend(field: Field, low: Field, high: Field) -> Field:
+def _blend(field: Floats, low: Field, high: Field) -> Field:
     """(H, W, 3): `low` where the field is 0, `high` where it is 1."""
     blend: Field = low + np.clip(field, 0, 1)[..., None] * (high - low)
     return blend
+
+
+def _polar(u: Field, v: Field) -> tuple[Field, Field]:
+    radius, angle = cv2.cartToPolar(u, v)
+    return as_field(radius), as_field(angle)
 
 
 def _grid(size: int, turn: float, shift: tuple[float, float] = (0.5, 0.5)) -> tuple[Field, Field]:
@@ -79,9 +84,9 @@ def _plain(rng: np.random.Generator, size: int) -> Field:
 def _metal_disc(rng: np.random.Generator, size: int) -> Field:
     """A turned disc: fine grooves, anisotropic highlights, a bore, perhaps holes."""
     u, v = _grid(size, 0, (rng.uniform(0.4, 0.6), rng.uniform(0.4, 0.6)))
-    radius, angle = cv2.cartToPolar(np.broadcast_to(u, v.shape).copy(), v.copy())
+    radius, angle = _polar(u, v)
     grooves = rng.standard_normal(2 * size, dtype=np.float32)
-    grooves = cv2.GaussianBlur(grooves[None], (0, 0), float(rng.uniform(0.4, 2)))[0]
+    grooves = blurred(grooves[None], float(rng.uniform(0.4, 2)))[0]
     lit = np.cos((angle - rng.uniform(0, 6)) * int(rng.integers(1, 4))) ** 2
     tone = 0.35 + 0.4 * lit + 0.15 * grooves[np.minimum(radius.astype(np.int32), 2 * size - 1)]
     disc = _blend(tone.astype(np.float32), _colour(rng, 10, 90), _colour(rng, 140, 255))
@@ -101,13 +106,13 @@ def _metal_disc(rng: np.random.Generator, size: int) -> Field:
 
 def _gear(rng: np.random.Generator, size: int) -> Field:
     u, v = _grid(size, 0, (rng.uniform(0.4, 0.6), rng.uniform(0.4, 0.6)))
-    radius, angle = cv2.cartToPolar(np.broadcast_to(u, v.shape).copy(), v.copy())
+    radius, angle = _polar(u, v)
     teeth, depth = int(rng.integers(8, 48)), rng.uniform(0.04, 0.12) * size
     wave = np.clip(np.sin(angle * teeth + rng.uniform(0, 6)) * rng.uniform(1.2, 4), -1, 1)
     edge = rng.uniform(0.28, 0.42) * size + 0.5 * depth * wave
-    body = smoothstep((edge - radius).astype(np.float32), -1, 1)
+    body = smoothstep(edge - radius, -1, 1)
     body *= smoothstep(radius - rng.uniform(0.04, 0.15) * size, -1, 1)
-    relief = body - cv2.GaussianBlur(body, (0, 0), 3) + 0.1 * noise(rng, size, size, (2, 2))
+    relief = body - blurred(body, 3.0) + 0.1 * noise(rng, size, size, (2, 2))
     metal = _blend(0.5 + relief, _colour(rng, 20, 110), _colour(rng, 130, 250))
     back = _KINDS[int(rng.integers(3))](rng, size) if rng.random() < 0.2 else _plain(rng, size)
     return back + body[..., None] * (metal - back)
@@ -289,7 +294,7 @@ def _tiles(rng: np.random.Generator, size: int) -> Field:
                 high = (int(centre[0] + reach), int(centre[1] + 0.7 * reach))
                 cv2.rectangle(picture, low, high, tone, -1)
     relief = picture.mean(-1)
-    edge = relief - cv2.GaussianBlur(relief, (0, 0), float(rng.uniform(1, 4)))
+    edge = relief - blurred(relief, float(rng.uniform(1, 4)))
     embossed: Field = picture + np.float32(rng.uniform(0, 0.8)) * edge[..., None]
     return embossed
 

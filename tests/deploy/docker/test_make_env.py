@@ -23,6 +23,7 @@ def test_the_written_file_is_the_example_with_every_secret_filled_in(checkout):
     changed = [old for old, new in zip(before, after, strict=True) if old != new]
     assert changed == [
         "POSTGRES_PASSWORD=",
+        "REDIS_PASSWORD=",
         "DEFECTSCOPE_S3_SECRET_ACCESS_KEY=",
         "DEFECTSCOPE_ADMIN_KEY=",
     ]

@@ -55,7 +55,7 @@ def test_a_manifest_that_names_a_path_outside_is_refused(folder):
     manifest = json.loads((folder / "manifest.json").read_bytes())
     manifest["model"]["file"] = "../model.safetensors"
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DamagedBundle, match="model.file"):
+    with pytest.raises(DamagedBundle, match=r"model\.file"):
         load_bundle(folder)
 
 
@@ -76,7 +76,7 @@ def test_bundles_may_share_a_backbone_that_lies_beside_them(folder):
 
 def test_without_its_backbone_a_bundle_is_refused(folder):
     (folder / "backbone-random.safetensors").unlink()
-    with pytest.raises(DamagedBundle, match="backbone-random.safetensors"):
+    with pytest.raises(DamagedBundle, match=r"backbone-random\.safetensors"):
         load_bundle(folder)
 
 
@@ -85,7 +85,7 @@ def test_a_backbone_may_be_passed_and_is_checked(folder, backbone_file, tmp_path
     assert load_bundle(folder, backbone=backbone_file).backbone == backbone_file
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"something else")
-    with pytest.raises(DamagedBundle, match="other.safetensors"):
+    with pytest.raises(DamagedBundle, match=r"other\.safetensors"):
         load_bundle(folder, backbone=other)
 
 

@@ -83,7 +83,7 @@ def test_too_few_good_photos_are_counted(data):
 
 def test_a_folder_without_defects_is_refused_with_the_remedy(tmp_path):
     put(tmp_path / "train", "good", 12)
-    with pytest.raises(UnusableData, match="0 photos of defects.*add folders such as"):
+    with pytest.raises(UnusableData, match=r"0 photos of defects.*add folders such as"):
         read_dataset(tmp_path, seed=0)
 
 

@@ -1,9 +1,8 @@
 """The refracting ring: glowing amber streaks, the mould's seams that cut it, the lamp's glints."""
 
-import cv2
 import numpy as np
 
-from worker.train.render.fields import Field, fractal, noise, ring_noise, smoothstep
+from worker.train.render.fields import Field, fractal, ring_noise, smoothstep
 from worker.train.render.strip import ANGLES, Strip
 
 _LOW, _HIGH = 284, 338

@@ -40,7 +40,7 @@ def large_outline(rng: np.random.Generator, pose: Pose) -> Outline:
     foot = rng.uniform(225, 290)
     outer = foot + (crest - foot) * np.minimum(rise, fall) + rng.normal(0, 7, len(t))
     u = np.linspace(0, 1, 9)
-    inner = OPENING + 4 + rng.normal(0, 3) + rng.normal(0, 1.5, 9)
+    inner = OPENING - 4 + rng.normal(0, 4) + rng.normal(0, 1.5, 9)
     for end, ramp in ((0, 1 - u), (1, u)):
         # Some ends do not reach the opening but stop within the rim.
         if rng.random() < 0.4:
@@ -58,7 +58,7 @@ def small_outline(rng: np.random.Generator, pose: Pose, span: float) -> Outline:
     crest = rng.uniform(285, 325) if rng.random() < 0.6 else rng.uniform(240, 290)
     if kind < 0.7:
         # A shell: the blow came from the opening, the ends run out within the rim.
-        low = OPENING + rng.uniform(-2, 5)
+        low = OPENING + rng.uniform(-8, 5)
         middle = low + (crest - low) * rng.uniform(0.25, 0.8)
         reach = rng.uniform(0.5, 1.6)
         inner = middle - (middle - low) * np.minimum(1.0, reach * 1.3 * _hump(u, peak, 0.8))
@@ -73,7 +73,7 @@ def small_outline(rng: np.random.Generator, pose: Pose, span: float) -> Outline:
         inner = np.full(len(u), low)
     outer = middle + (crest - middle) * _hump(t, peak, rng.uniform(0.2, 0.8))
     outer = outer + rng.normal(0, 3.0, len(t))
-    inner = np.maximum(inner + rng.normal(0, 1.5, len(u)), OPENING - 3)
+    inner = np.maximum(inner + rng.normal(0, 1.5, len(u)), OPENING - 9)
     return _outline(rng, pose, rng.uniform(0, 2 * np.pi), span, (t, outer), (u, inner))
 
 

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from worker.train.render.break_outline import Outline, large_outline, small_outline
 from worker.train.render.crushed_glass import add_crushed_glass, add_splinters
-from worker.train.render.fields import Field, fractal, noise, smoothstep
+from worker.train.render.fields import (
+    Field,
+    as_field,
+    blurred,
+    fractal,
+    noise,
+    resized,
+    sampled,
+    smoothstep,
+)
 from worker.train.render.geometry import OUTER, SIDE, Pose
 from worker.train.render.paint import cover, filled, paint, stroked
 
@@ -63,7 +72,7 @@ def _break(
     solid = filled(points, radius.shape)
     solid *= 1.0 - smoothstep(radius, OUTER - 14.0, OUTER + 2.0)
     deep = smoothstep(np.minimum(along, 1.0 - along), 0.02, 0.28) * np.float32(depth)
-    blurred = cv2.GaussianBlur(solid, (0, 0), 1.0 + 5.0 * depth)
+    soft = blurred(solid, 1.0 + 5.0 * depth)
 
     patch = scene[window]
     turned = along * np.float32(outline.span)
@@ -73,7 +82,7 @@ def _break(
     grey = _defocus(grey, deep)
     add_splinters(rng, grey, solid, deep)
     surface = _coloured(rng, grey, brown, patch, depth)
-    cover(patch, solid + deep * (blurred - solid), surface)
+    cover(patch, solid + deep * (soft - solid), surface)
     _rim_light(rng, patch, points, deep)
     add_crushed_glass(rng, patch, impact, solid, float(np.sqrt(solid.sum())))
     mask = np.zeros(scene.shape[:2], np.bool_)
@@ -90,13 +99,12 @@ def _along_rim(
     field = fractal(rng, rows, columns, (cell[0] / 2, cell[1] / 2), 3)
     x = turned * np.float32(columns / (2 * np.pi))
     y = (radius - np.float32(low)) * np.float32(0.5)
-    sampled: Field = cv2.remap(field, x, y, cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT)
-    return sampled
+    return sampled(field, x, y, cv2.BORDER_REFLECT)
 
 
 def _fracture(rng: np.random.Generator, radius: Field, turned: Field) -> Field:
     """Grey values (H, W) of the bare fracture surface: even, dark in places."""
-    tone = np.float32(rng.uniform(48, 74))
+    tone = np.float32(rng.uniform(50, 76))
     cell = rng.uniform(30, 110)
     broad = _along_rim(rng, radius, turned, (cell * 0.5, cell * rng.uniform(0.8, 3.0)))
     surface = tone + np.float32(rng.uniform(1.5, 6.0)) * broad
@@ -161,7 +169,7 @@ def _streaks(
             grey += gain
         else:
             brown += gain
-    return cv2.GaussianBlur(brown, (0, 0), 3.0)
+    return blurred(brown, 3.0)
 
 
 def _defocus(grey: Field, deep: Field) -> Field:
@@ -169,7 +177,7 @@ def _defocus(grey: Field, deep: Field) -> Field:
     strength = float(deep.max())
     if strength < 0.1:
         return grey
-    soft = cv2.GaussianBlur(grey, (0, 0), 1.5 + 5.0 * strength)
+    soft = blurred(grey, 1.5 + 5.0 * strength)
     defocused: Field = grey + smoothstep(deep, 0.05, 0.6) * (soft - grey)
     return defocused
 
@@ -179,16 +187,18 @@ def _coloured(
 ) -> Field:
     """(H, W, 3): bluish glass, brown streaks, and dimly what one sees through it."""
     blue = np.float32(rng.uniform(1.08, 1.18))
-    surface = cv2.merge(
-        (0.985 * grey + 1.1 * brown, 0.99 * grey + 0.75 * brown, blue * grey + 0.5 * brown)
+    surface = as_field(
+        cv2.merge(
+            (0.985 * grey + 1.1 * brown, 0.99 * grey + 0.75 * brown, blue * grey + 0.5 * brown)
+        )
     )
     # Smeared over many pixels: a quarter of the resolution is enough.
-    small = cv2.resize(behind, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-    small = cv2.GaussianBlur(np.minimum(small, 140.0), (0, 0), 2.0 + 2.0 * depth)
-    smeared = cv2.resize(small, grey.shape[::-1])
-    share = float(rng.uniform(0.05, 0.4))
-    mixed: Field = cv2.addWeighted(surface, 1.0 - share, smeared, share, 0.0)
-    return mixed
+    height, width = grey.shape
+    small = resized(behind, height // 4 + 1, width // 4 + 1, cv2.INTER_AREA)
+    small = blurred(np.minimum(small, 140.0), 2.0 + 2.0 * depth)
+    smeared = resized(small, height, width)
+    surface += np.float32(rng.uniform(0.03, 0.25)) * (smeared - surface)
+    return surface
 
 
 def _rim_light(
@@ -200,7 +210,7 @@ def _rim_light(
     for colour, width in (
         ((120, 120, 124), 1),
         ((150, 150, 150), 1),
-        ((165, 108, 66), 3),
+        ((165, 108, 66), 2),
         ((28, 27, 34), 2),
     ):
         pieces = []
@@ -208,4 +218,5 @@ def _rim_light(
             start, length = int(rng.integers(count)), int(rng.integers(3, max(4, count // 5)))
             pieces.append(points[np.arange(start, start + length) % count])
         alpha = stroked(pieces, deep.shape, width) * crisp * np.float32(rng.uniform(0.15, 0.85))
+        alpha *= smoothstep(noise(rng, deep.shape[0], deep.shape[1], (9, 9)), -1.2, 0.6)
         paint(patch, alpha, np.array(colour) * rng.uniform(0.75, 1.25))

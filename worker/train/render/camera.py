@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.train.render.fields import Field
+from worker.train.render.fields import Field, as_field, blurred
 from worker.train.render.paint import row_of, spread
 
 _SENSOR_NOISE = (2.1, 1.7, 2.7)
@@ -26,7 +26,10 @@ def photograph(rng: np.random.Generator, scene: Field) -> NDArray[np.uint8]:
     """
     height, width = scene.shape[:2]
     sigma = float(np.clip(rng.normal(0.5, 0.2), 0.3, 1.4))
-    photo = cv2.GaussianBlur(scene, (0, 0), sigma)
+    photo = blurred(scene, sigma)
+    # Industrial cameras sharpen, some more than others.
+    edge = float(rng.uniform(0.0, 0.9))
+    photo += np.float32(edge) * (photo - blurred(scene, 1.8))
 
     # Mostly the station is as it was set up; sometimes lamp or camera have been changed.
     drift = 1.0 if rng.random() < 0.7 else 2.5
@@ -43,15 +46,14 @@ def photograph(rng: np.random.Generator, scene: Field) -> NDArray[np.uint8]:
     # A demosaiced sensor's noise is not white: neighbours share part of it. Random
     # bytes are as good as normal numbers once they are blurred, and far cheaper.
     white = np.frombuffer(rng.bytes(photo.size), np.uint8).reshape(photo.shape)
-    grain = cv2.GaussianBlur(white.astype(np.float32), (3, 3), _GRAIN_SIGMA)
+    grain = as_field(cv2.GaussianBlur(as_field(white), (3, 3), _GRAIN_SIGMA))
     grain -= np.float32(127.5)
     level = float(rng.lognormal(0.0, 0.25)) / _BLURRED_BYTES_DEVIATION
     noise = grain.reshape(height, -1)
     noise *= row_of([level * s for s in _SENSOR_NOISE], width)
     photo += grain
     _hot_pixels(rng, photo)
-    clipped: NDArray[np.uint8] = cv2.convertScaleAbs(np.maximum(photo, 0.0))
-    return clipped
+    return np.clip(photo, 0.0, 255.0).astype(np.uint8)
 
 
 def _vignette(rng: np.random.Generator, height: int, width: int) -> Field:

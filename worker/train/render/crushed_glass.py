@@ -1,10 +1,9 @@
 """Crushed glass: the white, gold and brown clusters where a blow fell, and glass dust."""
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.train.render.fields import Field, fractal, noise, smoothstep
+from worker.train.render.fields import Field, blurred, fractal, noise, smoothstep
 
 # From crease to highlight: brown shadow, gold, cream, white.
 _PALETTE_AT = np.array([0.0, 0.35, 0.65, 0.85, 1.0])
@@ -31,7 +30,7 @@ def add_crushed_glass(
     for x, y in impact[:clusters]:
         reach = float(np.clip(rng.lognormal(np.log(0.17 * size + 4), 0.45), 4, 48))
         _cluster(rng, patch, float(x), float(y), reach, solid)
-    if rng.random() < 0.08:
+    if rng.random() < 0.05:
         _iridescence(rng, patch, impact[0], solid, size)
 
 
@@ -49,17 +48,23 @@ def _cluster(
     turn, flat = rng.uniform(0, np.pi), rng.uniform(0.4, 1.0)
     c, s = np.float32(np.cos(turn)), np.float32(np.sin(turn))
     distance = (c * u + s * v) ** 2 + ((c * v - s * u) / np.float32(flat)) ** 2
-    clumps = fractal(rng, rows, columns, (reach * 0.55, reach * 0.55), 3)
-    body = 1.0 - distance + 0.45 * clumps
+    clumps = fractal(rng, rows, columns, (reach * 0.7, reach * 0.7), 3)
+    body = 1.0 - distance + 0.4 * clumps
     alpha = smoothstep(body, 0.15, 0.4)
+    # Single flakes lie around it.
+    flakes = noise(rng, rows, columns, (2.5, 2.5))
+    single = smoothstep(flakes - 0.45 * distance, 0.9, 1.6)
+    alpha = np.maximum(alpha, single)
     # It lies on the broken glass, and hardly ever beside it.
     window = np.s_[low_y:high_y, low_x:high_x]
-    alpha = alpha * cv2.GaussianBlur(solid, (0, 0), 1.2)[window]
-    fine = fractal(rng, rows, columns, (max(2.0, reach * 0.12),) * 2, 2)
-    creases = np.maximum(0.0, 1.0 - 2.2 * np.abs(fractal(rng, rows, columns,
-                                                       (max(3.0, reach * 0.3),) * 2, 2)))  # fmt: skip
+    alpha = alpha * blurred(solid, 1.2)[window]
+    grain = max(2.0, reach * 0.1)
+    fine = fractal(rng, rows, columns, (grain, grain * rng.uniform(1.0, 3.0)), 2)
+    folds = fractal(rng, rows, columns, (3.0 * grain, 3.0 * grain), 2)
+    creases = np.maximum(0.0, 1.0 - 2.5 * np.abs(folds))
     core = rng.uniform(0.35, 0.85)
-    light = core + 0.3 * (body - 0.6) + 0.2 * fine + 0.12 * clumps - 0.25 * creases
+    light = core + 0.3 * (body - 0.6) + 0.2 * fine + 0.12 * clumps - 0.22 * creases
+    light = np.maximum(light, 0.7 * single)
     light = np.clip(light * np.float32(rng.uniform(0.75, 1.2)), 0.0, 1.0)
     palette = _PALETTE if rng.random() < 0.55 else _PALE_PALETTE
     colour = np.stack([np.interp(light, _PALETTE_AT, palette[:, k]) for k in range(3)], -1)
@@ -72,7 +77,7 @@ def _iridescence(
 ) -> None:
     """Thin-film colours in fine stripes on a flake that stands off the surface."""
     height, width = solid.shape
-    reach = np.float32(0.18 * size + 6)
+    reach = min(0.18 * size + 6, 26.0)
     at = centre + rng.normal(0, 0.2 * size, 2)
     v = np.arange(height, dtype=np.float32)[:, None] - np.float32(at[1])
     u = np.arange(width, dtype=np.float32)[None] - np.float32(at[0])

@@ -5,16 +5,45 @@ the same for the same generator. All fields are float32 with mean 0 and a standa
 deviation near 1, unless a name says otherwise.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Field = NDArray[np.float32]
+"""(H, W) or (H, W, 3)."""
+Floats = NDArray[np.floating[Any]]
+
+
+def as_field(values: ArrayLike) -> Field:
+    """The values as float32, copied only if they are not."""
+    return np.asarray(values, np.float32)
+
+
+def blurred(field: Field, sigma: float) -> Field:
+    """The field after a Gaussian blur of `sigma` pixels."""
+    return as_field(cv2.GaussianBlur(field, (0, 0), sigma))
+
+
+def blurred_down(field: Field, sigma: float) -> Field:
+    """The field after a blur along its columns only."""
+    return as_field(cv2.GaussianBlur(field, (1, 2 * round(3 * sigma) + 1), 0.1, sigmaY=sigma))
+
+
+def resized(field: Field, height: int, width: int, how: int = cv2.INTER_LINEAR) -> Field:
+    return as_field(cv2.resize(field, (width, height), interpolation=how))
+
+
+def sampled(field: Field, columns: Field, rows: Field, beyond: int) -> Field:
+    """The field's values at fractional places (H, W); `beyond` is OpenCV's border mode."""
+    return as_field(cv2.remap(field, columns, rows, cv2.INTER_LINEAR, None, beyond))
 
 
 def ring_noise(rng: np.random.Generator, length: int, knots: int) -> Field:
     """Smooth noise around a circle: (length,), its end joins its start."""
-    return noise(rng, 1, length, cell=(1.0, length / knots), wraps=True)[0]
+    ring: Field = noise(rng, 1, length, cell=(1.0, length / knots), wraps=True)[0]
+    return ring
 
 
 def noise(
@@ -34,14 +63,14 @@ def noise(
     if not wraps:
         columns += 1
         grid = rng.standard_normal((rows, columns), dtype=np.float32)
-        return _unit(cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC))
+        return _unit(resized(grid, height, width, cv2.INTER_CUBIC))
     grid = rng.standard_normal((rows, columns), dtype=np.float32)
     margin = min(columns, 3)
     padded = np.concatenate([grid[:, -margin:], grid, grid[:, :margin]], axis=1)
     step = width / columns
     border = round(margin * step)
-    wide = cv2.resize(padded, (width + 2 * border, height), interpolation=cv2.INTER_CUBIC)
-    return _unit(wide[:, border : border + width])
+    wide = resized(padded, height, width + 2 * border, cv2.INTER_CUBIC)
+    return _unit(np.ascontiguousarray(wide[:, border : border + width]))
 
 
 def fractal(
@@ -59,18 +88,16 @@ def fractal(
     for octave in range(1, octaves):
         weight /= 2
         finer = (max(1.0, cell[0] / 2**octave), max(1.0, cell[1] / 2**octave))
-        total = total + weight * noise(rng, height, width, finer, wraps=wraps)
+        total += np.float32(weight) * noise(rng, height, width, finer, wraps=wraps)
     return _unit(total)
 
 
-def smoothstep(values: Field, low: float, high: float) -> Field:
+def smoothstep(values: Floats, low: float, high: float) -> Field:
     """0 below `low`, 1 above `high`, an S-curve between; in [0, 1]."""
     t = np.clip((values - low) / (high - low), 0.0, 1.0)
-    smooth: Field = (t * t * (3.0 - 2.0 * t)).astype(np.float32, copy=False)
-    return smooth
+    return as_field(t * t * (3.0 - 2.0 * t))
 
 
 def _unit(field: Field) -> Field:
     # The grid is white with deviation 1; interpolation loses about a fifth of it.
-    unit: Field = np.ascontiguousarray(field, dtype=np.float32) * np.float32(1.2)
-    return unit
+    return field * np.float32(1.2)

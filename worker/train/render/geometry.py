@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.train.render.fields import Field
+from worker.train.render.fields import Field, Floats, as_field, resized
 
 SIDE = 900
 """Scenes are composed at this many pixels a side, and resized afterwards."""
@@ -60,8 +60,8 @@ class Pose:
         cos2, sin2 = np.cos(2 * self.stretch_angle), np.sin(2 * self.stretch_angle)
         oval = ((x * x - y * y) * np.float32(cos2) + 2 * x * y * np.float32(sin2)) * inverse
         shift = _nearness(coarse) * along + oval * np.float32(self.stretch)
-        radius -= cv2.resize(shift, (SIDE, SIDE))
-        return radius, angle
+        radius -= resized(as_field(shift), SIDE, SIDE)
+        return as_field(radius), as_field(angle)
 
     def _grid(self, step: int) -> tuple[Field, Field]:
         """x and y of the centres of blocks of `step` pixels, from the bottle's axis."""
@@ -70,9 +70,9 @@ class Pose:
         return x, y
 
 
-def _nearness(radius: Field) -> Field:
+def _nearness(radius: Floats) -> Floats:
     """1 at the mouth, which is near to the camera, 0 at the shoulder."""
-    near: Field = np.clip(
+    near: Floats = np.clip(
         (_PARALLAX_TO - radius) * np.float32(1.0 / (_PARALLAX_TO - _PARALLAX_FROM)), 0.0, 1.0
     )
     return near

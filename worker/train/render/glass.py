@@ -1,11 +1,10 @@
 """The intact bottle: everything that belongs to a sound one, in the order of depth."""
 
-import cv2
 import numpy as np
 
 from worker.train.render import paint
 from worker.train.render.band import amber_band, glints
-from worker.train.render.fields import Field, noise
+from worker.train.render.fields import Field, as_field, noise, resized
 from worker.train.render.geometry import Pose
 from worker.train.render.nuisance import add_nuisance
 from worker.train.render.rings import bare_rings, bore_edge, neck, rough_ring
@@ -40,6 +39,6 @@ def add_depth_glow(rng: np.random.Generator, scene: Field, radius: Field, pose: 
     tint = (1.0, rng.uniform(0.9, 1.1), rng.uniform(0.55, 0.9))
     left, top = round(pose.x) - reach, round(pose.y) - reach
     window = np.s_[top : top + 2 * reach, left : left + 2 * reach]
-    wide = cv2.resize(glow.astype(np.float32), (2 * reach, 2 * reach))
+    wide = resized(as_field(glow), 2 * reach, 2 * reach)
     wide *= radius[window] < 192.0
     paint.glow(scene[window], wide, tint)

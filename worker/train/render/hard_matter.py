@@ -3,15 +3,15 @@
 Each function paints itself over the scene and returns its coverage (SIDE, SIDE).
 """
 
-import cv2
 import numpy as np
 
-from worker.train.render.fields import Field, fractal, noise, smoothstep
+from worker.train.render.fields import Field, blurred, fractal, noise, smoothstep
 from worker.train.render.geometry import OPENING, SIDE, Pose
 from worker.train.render.paint import cover as lay
 from worker.train.render.paint import filled, glow, paint, stroked
 from worker.train.render.shapes import (
     FRAME,
+    Points,
     blob,
     circle,
     curve,
@@ -37,11 +37,11 @@ def clip(rng: np.random.Generator, scene: Field, pose: Pose) -> Field:
     inner = pose.to_pixels((middle - half).astype(np.float32), angle)
     border = np.concatenate([outer, inner[::-1]])
     cover = filled(border, FRAME)
-    haze = cv2.GaussianBlur(scene, (0, 0), float(rng.uniform(3, 8)))
+    haze = blurred(scene, float(rng.uniform(3, 8)))
     body = np.repeat(grey(rng, 52, 76)[None], SIDE * SIDE, 0).reshape(SIDE, SIDE, 3)
-    see_through = float(rng.uniform(0.1, 0.6))
+    see_through = np.float32(rng.uniform(0.1, 0.6))
     lay(scene, cover * np.float32(rng.uniform(0.7, 0.95)),
-        cv2.addWeighted(haze, see_through, body, 1 - see_through, 0.0))  # fmt: skip
+        body + see_through * (haze - body))  # fmt: skip
     for _ in range(rng.integers(1, 5)):
         offset, tall = rng.uniform(-0.7, 0.7), rng.uniform(0.8, 5.0)
         first, last = np.sort(rng.choice(40, 2, replace=False))
@@ -50,21 +50,21 @@ def clip(rng: np.random.Generator, scene: Field, pose: Pose) -> Field:
         radius = (middle + offset * half)[first:last].astype(np.float32)
         groove = pose.to_pixels(radius, angle[first:last]).astype(np.float64)
         taper = tall * np.sin(np.linspace(0, np.pi, last - first))
-        line = cv2.GaussianBlur(filled(thick(groove, taper), FRAME), (0, 0), 0.8)
+        line = blurred(filled(thick(groove, taper), FRAME), 0.8)
         tone = grey(rng, 28, 45) if rng.random() < 0.5 else grey(rng, 90, 190)
         paint(scene, line * np.float32(rng.uniform(0.3, 0.9)), tone)
     edge_light(rng, scene, border.astype(np.float64), rng.uniform(0.2, 0.9))
     return cover
 
 
-def edge_light(rng: np.random.Generator, scene: Field, border: np.ndarray, strength: float) -> None:
+def edge_light(rng: np.random.Generator, scene: Field, border: Points, strength: float) -> None:
     """Light up one to three stretches of a border (N, 2)."""
     count = len(border)
     pieces = []
     for _ in range(rng.integers(1, 4)):
         start, length = int(rng.integers(count)), int(rng.integers(count // 8 + 2, count // 2 + 3))
         pieces.append(border[np.arange(start, start + length) % count])
-    line = cv2.GaussianBlur(stroked(pieces, FRAME, int(rng.integers(1, 3))), (0, 0), 0.7)
+    line = blurred(stroked(pieces, FRAME, int(rng.integers(1, 3))), 0.7)
     paint(scene, line * np.float32(strength), grey(rng, 100, 190))
 
 
@@ -78,17 +78,17 @@ def disc(rng: np.random.Generator, scene: Field, pose: Pose) -> Field:
     paint(scene, cover * np.float32(rng.uniform(0.5, 0.95)), base, clouds)
     part = rng.uniform(0.35, 0.8) * reach
     inner = filled(circle(centre + rng.normal(0, 8, 2), part), FRAME) * cover
-    inner = cv2.GaussianBlur(inner, (0, 0), float(rng.uniform(0.7, 3.0)))
+    inner = blurred(inner, float(rng.uniform(0.7, 3.0)))
     paint(scene, inner * np.float32(rng.uniform(0.4, 0.95)), base + rng.normal(0, 13), clouds)
     if rng.random() < 0.7:
         hub = filled(circle(centre + rng.normal(0, 10, 2), rng.uniform(8, 26)), FRAME)
-        paint(scene, cv2.GaussianBlur(hub, (0, 0), 1.2), grey(rng, 33, 48))
+        paint(scene, blurred(hub, 1.2), grey(rng, 33, 48))
     for _ in range(rng.integers(1, 5)):
         at = centre + rng.normal(0, 0.4 * part, 2)
         along = rng.normal(0, 0.6 * part, 2)
         bow = curve(at - along, at + rng.normal(0, 0.3 * part, 2), at + along, 20)
         spot = filled(thick(bow, rng.uniform(1, 14)), FRAME) * cover
-        spot = cv2.GaussianBlur(spot, (0, 0), float(rng.uniform(0.8, 4)))
+        spot = blurred(spot, float(rng.uniform(0.8, 4)))
         paint(scene, spot * np.float32(rng.uniform(0.1, 0.7)), grey(rng, 40, 190))
     edge_light(rng, scene, circle(centre, reach), rng.uniform(0.05, 0.4))
     return cover
@@ -105,7 +105,7 @@ def thread(rng: np.random.Generator, scene: Field, pose: Pose) -> Field:
     line += np.cumsum(rng.normal(0, rng.uniform(0.0, 0.5), line.shape), axis=0)
     cover = stroked([line], FRAME, int(rng.integers(2, 10)))
     if rng.random() < 0.4:
-        cover = cv2.GaussianBlur(cover, (0, 0), float(rng.uniform(0.8, 2.5)))
+        cover = blurred(cover, float(rng.uniform(0.8, 2.5)))
     tone = grey(rng, 75, 245) if rng.random() < 0.7 else brown(rng, 90, 170)
     paint(scene, cover * np.float32(rng.uniform(0.5, 1.0)), tone)
     core = stroked([line], FRAME, 1) * np.float32(rng.uniform(0.0, 0.6))
@@ -136,7 +136,7 @@ def cord(rng: np.random.Generator, scene: Field, pose: Pose) -> Field:
         strands.append(np.stack([line[k] - 0.75 * half * aside - 0.4 * half * along,
                                  line[k] + 0.75 * half * aside + 0.6 * half * along]))  # fmt: skip
     lit = stroked(strands, FRAME, max(3, int(half * rng.uniform(0.5, 0.8))))
-    lit = cv2.GaussianBlur(lit, (0, 0), float(rng.uniform(1.0, 2.5))) * cover
+    lit = blurred(lit, float(rng.uniform(1.0, 2.5))) * cover
     fuzz = noise(rng, SIDE, SIDE, (2, 4)) * np.float32(rng.uniform(3, 14))
     paint(scene, lit * np.float32(rng.uniform(0.7, 1.0)), tint, fuzz)
     fringe = stroked(hairs(rng, border, int(rng.integers(10, 80)), 9.0, 0.4), FRAME)
@@ -154,13 +154,13 @@ def tube(rng: np.random.Generator, scene: Field, pose: Pose) -> Field:
     half = rng.uniform(8, 42)
     line = curve(start, (start + end) / 2 + rng.normal(0, 25, 2), end, 40)
     cover = filled(thick(line, half), FRAME)
-    cover = cv2.GaussianBlur(cover, (0, 0), float(rng.uniform(0.8, 2.5)))
+    cover = blurred(cover, float(rng.uniform(0.8, 2.5)))
     tint = grey(rng, 52, 105) if rng.random() < 0.8 else brown(rng, 80, 160)
     tone = fractal(rng, SIDE, SIDE, (50, 50), 2) * np.float32(rng.uniform(1, 6))
     paint(scene, cover * np.float32(rng.uniform(0.7, 1.0)), tint, tone)
     for offset in rng.uniform(-0.8, 0.8, int(rng.integers(1, 5))):
         stripe = filled(thick(line + offset * half * outward[::-1] * (-1, 1), 0.15 * half), FRAME)
-        stripe = cv2.GaussianBlur(stripe * cover, (0, 0), 2.0)
+        stripe = blurred(stripe * cover, 2.0)
         glow(scene, stripe * np.float32(rng.normal(0, 14)), (1.0, 1.0, 1.0))
     edge_light(rng, scene, thick(line, half), rng.uniform(0.05, 0.5))
     return cover
@@ -175,11 +175,11 @@ def drops(rng: np.random.Generator, scene: Field, pose: Pose) -> Field:
         centre = middle + rng.normal(0, 40, 2)
         reach = rng.uniform(6, 24)
         body = filled(blob(rng, centre, reach * 1.3, 12, 0.9), FRAME)
-        body = smoothstep(cv2.GaussianBlur(body, (0, 0), 2.0), 0.35, 0.65)
-        dark = body - smoothstep(cv2.GaussianBlur(body, (0, 0), 3.0), 0.45, 0.95)
+        body = smoothstep(blurred(body, 2.0), 0.35, 0.65)
+        dark = body - smoothstep(blurred(body, 3.0), 0.45, 0.95)
         paint(scene, body * np.float32(rng.uniform(0.4, 0.8)), tint)
         paint(scene, np.maximum(dark, 0) * np.float32(rng.uniform(0.3, 0.9)), tint * 0.45)
         spot = filled(circle(centre + rng.normal(0, 0.3 * reach, 2), 0.18 * reach + 1), FRAME)
-        paint(scene, cv2.GaussianBlur(spot, (0, 0), 1.0) * body, grey(rng, 150, 250))
+        paint(scene, blurred(spot, 1.0) * body, grey(rng, 150, 250))
         total = np.maximum(total, body)
     return total

@@ -6,7 +6,7 @@ Without them a detector would learn that anything bright is damage.
 import cv2
 import numpy as np
 
-from worker.train.render.fields import noise, ring_noise
+from worker.train.render.fields import noise
 from worker.train.render.strip import ANGLES, FIRST, ROWS, Strip
 
 
@@ -45,7 +45,7 @@ def _scratch(rng: np.random.Generator, strip: Strip) -> None:
     else:
         along = rng.uniform(15, 80)
         across = rng.normal(0, along * 0.2)
-    end = start + [along, across]
+    end = start + np.array([along, across])
     handle = (start + end) / 2 + rng.normal(0, 3, 2)
     t = np.linspace(0, 1, 12)[:, None]
     points = (1 - t) ** 2 * start + 2 * t * (1 - t) * handle + t**2 * end

@@ -4,16 +4,18 @@ A product of (H, W, 1) and (3,) is slow in numpy, whose inner loop then has thre
 steps: fields are spread to three channels by OpenCV, and colours to whole rows.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from worker.train.render.fields import Field
+from worker.train.render.fields import Field, Floats, as_field
 
 
 def spread(field: Field) -> Field:
     """(H, W, 3) with the same values in every channel."""
-    return cv2.merge((field, field, field))
+    return as_field(cv2.merge((field, field, field)))
 
 
 def row_of(colour: ArrayLike, width: int) -> Field:
@@ -58,14 +60,14 @@ def glow(picture: Field, gain: Field, colour: ArrayLike) -> None:
     area += light.reshape(area.shape)
 
 
-def filled(points: NDArray[np.floating], shape: tuple[int, ...]) -> Field:
+def filled(points: Floats, shape: tuple[int, ...]) -> Field:
     """Coverage (H, W) in [0, 1] of a polygon (N, 2) of x, y, antialiased."""
     canvas = np.zeros(shape[:2], np.uint8)
     cv2.fillPoly(canvas, [np.round(points * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
     return canvas.astype(np.float32) * np.float32(1 / 255)
 
 
-def stroked(lines: list[NDArray[np.floating]], shape: tuple[int, ...], width: int = 1) -> Field:
+def stroked(lines: Sequence[Floats], shape: tuple[int, ...], width: int = 1) -> Field:
     """Coverage (H, W) in [0, 1] of open lines, each (N, 2) of x, y, `width` pixels wide."""
     canvas = np.zeros(shape[:2], np.uint8)
     fixed = [np.round(line * 16).astype(np.int32) for line in lines]

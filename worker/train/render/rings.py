@@ -3,7 +3,16 @@
 import cv2
 import numpy as np
 
-from worker.train.render.fields import Field, fractal, noise, ring_noise, smoothstep
+from worker.train.render.fields import (
+    Field,
+    as_field,
+    blurred_down,
+    fractal,
+    noise,
+    ring_noise,
+    sampled,
+    smoothstep,
+)
 from worker.train.render.strip import ANGLES, FIRST, ROWS, Strip
 
 # Radius and RGB of the glass, from the opening to the background. The background is
@@ -58,8 +67,8 @@ def bare_rings(rng: np.random.Generator, light: float) -> Strip:
     colours = np.where((nominal < 400)[:, None], colours * varies, colours)
 
     # Each row is a blend of its two neighbouring rings: a (ROWS, rings) matrix of hats.
-    weights = np.stack([np.interp(radius[:, 0], nodes, row) for row in np.eye(len(nodes))], axis=1)
-    weights = cv2.GaussianBlur(weights.astype(np.float32), (1, 9), sigmaX=0.1, sigmaY=1.5)
+    hats = np.stack([np.interp(radius[:, 0], nodes, row) for row in np.eye(len(nodes))], axis=1)
+    weights = blurred_down(as_field(hats), 1.5)
     shade = _shade(rng, strip, nominal)
     rings = (colours[:, None, :] * shade[..., None]).reshape(len(nodes), -1).astype(np.float32)
     strip.colour[:] = (weights @ rings).reshape(ROWS, ANGLES, 3)
@@ -102,13 +111,8 @@ def _wobble(rng: np.random.Generator, strip: Strip) -> None:
     outward = smoothstep(strip.radius, 330.0, 400.0)
     rows = (strip.radius - FIRST) - offset[None] * outward - inner[None] * (1.0 - outward)
     columns = np.broadcast_to(np.arange(ANGLES, dtype=np.float32), rows.shape)
-    strip.colour[:] = cv2.remap(
-        strip.colour,
-        np.ascontiguousarray(columns),
-        rows.astype(np.float32),
-        cv2.INTER_LINEAR,
-        None,
-        cv2.BORDER_REPLICATE,
+    strip.colour[:] = sampled(
+        strip.colour, np.ascontiguousarray(columns), as_field(rows), cv2.BORDER_REPLICATE
     )
 
 
@@ -128,7 +132,7 @@ def rough_ring(rng: np.random.Generator, strip: Strip) -> None:
     relief = height - np.roll(height, (1, 1 if rng.random() < 0.5 else -1), axis=(0, 1))
     grain = noise(rng, rows, ANGLES, (1.6, 2.5), wraps=True)
     patches = fractal(rng, rows, ANGLES, (14, 40), 2, wraps=True)
-    strength = float(rng.uniform(3.5, 7.5)) * (1.0 + 0.3 * ring_noise(rng, ANGLES, 12)[None])
+    strength = float(rng.uniform(2.8, 6.0)) * (1.0 + 0.3 * ring_noise(rng, ANGLES, 12)[None])
     texture = strength * (0.9 * relief + 0.2 * height + 0.5 * grain + 0.3 * patches)
     strip.glow(mask * (texture - np.float32(rng.uniform(2, 10))), (0.92, 1.0, 0.97), low)
     frost = np.exp(-0.5 * ((beyond - 4.0) / np.float32(rng.uniform(3, 6))) ** 2)

@@ -15,7 +15,8 @@ def somewhere(rng: np.random.Generator, pose: Pose, low: float, high: float) -> 
     """A point (2,) between two nominal radii."""
     radius = np.array([rng.uniform(low, high)], np.float32)
     angle = np.array([rng.uniform(0, 2 * np.pi)], np.float32)
-    return pose.to_pixels(radius, angle)[0].astype(np.float64)
+    point: Points = pose.to_pixels(radius, angle)[0].astype(np.float64)
+    return point
 
 
 def opening(pose: Pose, radius: float) -> Field:

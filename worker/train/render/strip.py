@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from worker.train.render import paint
-from worker.train.render.fields import Field, noise, smoothstep
+from worker.train.render.fields import Field, Floats, as_field, noise, sampled, smoothstep
 
 Colour = tuple[float, float, float]
 
@@ -64,7 +64,7 @@ class Strip:
         away = np.abs(self.away((start + stop) / 2))
         return 1.0 - smoothstep(away, half - edge, half + edge)
 
-    def line(self, radius: Field, width: float, strength: Field, colour: Colour) -> None:
+    def line(self, radius: Floats, width: float, strength: Floats, colour: Colour) -> None:
         """A thin ring: radius and strength (ANGLES,); width in pixels, one deviation."""
         low = max(int(radius.min() - 3 * width), FIRST)
         high = min(int(radius.max() + 3 * width) + 2, LAST)
@@ -72,10 +72,9 @@ class Strip:
             return
         away = self.rows(low, high) - radius[None]
         alpha = np.exp(np.float32(-0.5 / width**2) * away * away)
-        alpha *= np.clip(strength, 0.0, 1.0)[None]
-        self.paint(alpha, colour, low)
+        self.paint(as_field(alpha * np.clip(strength, 0.0, 1.0)[None]), colour, low)
 
-    def lens(self, radius: float, tall: Field, strength: float, colour: Colour) -> None:
+    def lens(self, radius: float, tall: Floats, strength: float, colour: Colour) -> None:
         """A crisp streak whose half-height is `tall` (ANGLES,) pixels; none where below 0."""
         low, high = int(radius - tall.max() - 2), int(radius + tall.max() + 3)
         away = np.abs(self.rows(low, high) - np.float32(radius))
@@ -111,5 +110,4 @@ def unroll(strip: Strip, radius: Field, angle: Field) -> Field:
     padded = cv2.copyMakeBorder(strip.colour, 0, 0, _PAD, _PAD, cv2.BORDER_WRAP)
     columns = angle * np.float32(ANGLES / (2 * np.pi)) + np.float32(_PAD)
     rows = radius - np.float32(FIRST)
-    scene: Field = cv2.remap(padded, columns, rows, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
-    return scene
+    return sampled(as_field(padded), columns, rows, cv2.BORDER_REPLICATE)

@@ -1,0 +1,66 @@
+import numpy as np
+import torch
+
+from worker.inspect.backbone import pool
+from worker.train.dataset import LabelledPhoto
+from worker.train.features import COPIES, cache_features, relit, turned
+
+
+class StandInEngine:
+    """Maps whose first channel is the brightness of the top left corner."""
+
+    name = "stand-in"
+    backbone_sha256 = "none"
+
+    def __init__(self):
+        self.batches = []
+
+    def features(self, photos):
+        self.batches.append(len(photos))
+        maps = torch.zeros(len(photos), 1024, 8, 8)
+        maps[:, 0] = torch.from_numpy(photos[:, 0, 0, 0].astype(np.float32))[:, None, None]
+        return maps
+
+
+def test_the_eight_copies_are_the_eight_ways_to_lay_a_square():
+    square = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
+    copies = {turned(square, copy).tobytes() for copy in range(COPIES)}
+    assert len(copies) == 8
+    assert turned(square, 0).tobytes() == square.tobytes()
+    # A quarter turn against the clock: the right column becomes the top row.
+    assert (turned(square, 1)[0, 0] == square[0, :, 1]).all()
+
+
+def test_copies_are_lit_at_most_seven_percent_differently_each_photo_on_its_own():
+    rng = np.random.default_rng(0)
+    lit = relit(np.full((200, 2, 2, 3), 100, np.uint8), rng)
+    assert lit.min() == 93
+    assert lit.max() == 107
+    assert (lit.reshape(200, -1) == lit.reshape(200, -1)[:, :1]).all()
+    assert len(np.unique(lit)) > 10
+
+
+def test_light_is_cut_at_white():
+    assert relit(np.full((50, 1, 1, 3), 255, np.uint8), np.random.default_rng(0)).max() == 255
+
+
+def test_rows_are_photos_in_order_and_copy_0_is_the_photo_as_it_is(photos, tmp_path):
+    labelled = [
+        LabelledPhoto(tmp_path, "train", ("good", "bent")[index % 2], str(index), photo)
+        for index, photo in enumerate(photos)
+    ] * 2
+    engine = StandInEngine()
+    heard = []
+
+    features = cache_features(
+        labelled, engine, seed=0, progress=lambda *report: heard.append(report)
+    )
+
+    corners = torch.tensor([float(photo.photo.pixels[0, 0, 0]) for photo in labelled])
+    assert features.maps.shape == (20, 1024, 8, 8)
+    assert features.fingerprints.shape == (20, COPIES, 1024)
+    torch.testing.assert_close(features.fingerprints[:, 0, 0], corners)
+    torch.testing.assert_close(pool(features.maps), features.fingerprints[:, 0])
+    assert features.is_defective.tolist() == [False, True] * 10
+    assert sum(engine.batches) == 20 * COPIES
+    assert heard[-1] == ("backbone", 16, 16)

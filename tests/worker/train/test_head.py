@@ -1,0 +1,70 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from worker.inspect.head import Head
+from worker.train import head as training
+from worker.train.head import train_head
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    monkeypatch.setattr(training, "STEPS", 400)
+
+
+def two_classes(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Defects differ from good in channel 5 alone, which is small beside the others."""
+    generator = torch.Generator().manual_seed(0)
+    fingerprints = torch.randn(count, 1, 1024, generator=generator) * 10 + 50
+    is_defective = torch.arange(count) % 4 == 0
+    fingerprints[:, 0, 5] = is_defective.float() * 0.01 + 0.002 * torch.randn(
+        count, generator=generator
+    )
+    return fingerprints, is_defective
+
+
+def test_a_small_channel_that_tells_the_classes_apart_is_found(monkeypatch):
+    monkeypatch.setattr(training, "STEPS", 1500)
+    fingerprints, is_defective = two_classes(400)
+    # Only this channel and 63 loud ones vary.
+    fingerprints[:, :, 64:] = 1.0
+    head = train_head(fingerprints[:300], is_defective[:300], seed=0)
+    logits = head.logits(fingerprints[300:, 0])
+    is_right = (logits[:, 1] > logits[:, 0]) == is_defective[300:]
+    assert is_right.float().mean() > 0.95
+
+
+def test_the_same_seed_gives_the_same_head_and_another_seed_another():
+    fingerprints, is_defective = two_classes(40)
+    first, again, other = (train_head(fingerprints, is_defective, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.hidden_weight, again.hidden_weight)
+    assert not torch.equal(first.hidden_weight, other.hidden_weight)
+
+
+def test_training_leaves_the_global_random_state_alone():
+    fingerprints, is_defective = two_classes(40)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train_head(fingerprints, is_defective, seed=1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_standardisation_is_folded_into_the_first_layer(monkeypatch):
+    """Before the first step the head is its initial layers on standardised features."""
+    monkeypatch.setattr(training, "STEPS", 0)
+    monkeypatch.setattr(
+        torch.optim.lr_scheduler, "CosineAnnealingLR", lambda *_: None
+    )  # it divides by the number of steps
+    fingerprints, is_defective = two_classes(40)
+    head = train_head(fingerprints, is_defective, seed=9)
+
+    torch.manual_seed(9)
+    hidden, output = torch.nn.Linear(1024, 256), torch.nn.Linear(256, 2)
+    flat = fingerprints[:, 0]
+    std = flat.std(dim=0)
+    standardised = (flat - flat.mean(dim=0)) / std.clamp(min=1e-3 * float(std.max()))
+    with torch.no_grad():
+        expected = output(F.relu(hidden(standardised)))
+    assert isinstance(head, Head)
+    torch.testing.assert_close(head.logits(flat), expected, rtol=1e-3, atol=1e-3)
