@@ -13,6 +13,8 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.image_headers import MAX_PIXELS, MIN_SIDE
+
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
@@ -54,8 +56,11 @@ class Settings(BaseSettings):
         None, description="Admin key that `defectscope migrate` makes valid: `ds_<id>_<secret>`"
     )
     max_upload_bytes: int = Field(10 * 1024 * 1024, gt=0, description="Largest photo, bytes")
-    min_side_px: int = Field(128, gt=0, description="Smallest width or height, pixels")
-    max_pixels: int = Field(50_000_000, gt=0, description="Largest width x height, pixels")
+    # The worker decodes within the same bounds, so these can only be made stricter.
+    min_side_px: int = Field(MIN_SIDE, ge=MIN_SIDE, description="Smallest width or height, pixels")
+    max_pixels: int = Field(
+        MAX_PIXELS, gt=0, le=MAX_PIXELS, description="Largest width x height, pixels"
+    )
     max_wait_seconds: float = Field(
         60, ge=0, description="Longest `Prefer: wait=N` that is honoured, seconds"
     )

@@ -55,7 +55,7 @@ def small_outline(rng: np.random.Generator, pose: Pose, span: float) -> Outline:
     u = np.linspace(0, 1, int(rng.integers(5, 10)))
     peak = rng.uniform(0.3, 0.7)
     kind = rng.random()
-    crest = rng.uniform(285, 325) if rng.random() < 0.6 else rng.uniform(240, 290)
+    crest = rng.uniform(285, 325) if rng.random() < 0.7 else rng.uniform(240, 290)
     if kind < 0.7:
         # A shell: the blow came from the opening, the ends run out within the rim.
         low = OPENING + rng.uniform(-8, 5)
