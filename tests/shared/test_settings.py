@@ -26,7 +26,7 @@ def test_only_settings_reads_the_environment():
                 if reads:
                     readers.append(str(path.relative_to(ROOT)))
 
-    # local.py hands its own environment on to its children; worker/__init__.py sets a limit of OpenCV.
+    # local.py hands its own environment on to its children; worker sets a limit of OpenCV.
     assert set(readers) <= {"deploy/local.py", "worker/__init__.py"}
 
 
