@@ -212,8 +212,11 @@ class DefectScope:
         answer = self._send("GET", f"/v1/inspections/{inspection_id}/{kind}")
         if answer.is_redirect:
             # A storage link carries its own signature; our key is not for the store to see.
-            answer = httpx.get(answer.headers["Location"], timeout=self._http.timeout)
-            answer.raise_for_status()
+            try:
+                answer = httpx.get(answer.headers["Location"], timeout=self._http.timeout)
+                answer.raise_for_status()
+            except httpx.HTTPError as error:
+                raise DefectScopeUnreachable(f"the picture's storage link: {error}") from error
         return answer.content
 
     def publish(

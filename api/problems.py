@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from shared.errors import (
     Conflict,
@@ -97,6 +98,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(DefectScopeError, _deliberate)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -134,12 +136,7 @@ def field_errors(errors: Any) -> list[dict[str, str]]:
     """Pydantic's errors as field and message: never the input, which may be secret or huge."""
     return [
         {
-            "field": ".".join(
-                str(part)
-                for part in entry["loc"]
-                if part not in {"body", "query", "path", "header"}
-            )
-            or "body",
+            "field": ".".join(str(part) for part in entry["loc"] if part not in _PLACES) or "body",
             "message": entry["msg"].removeprefix("Value error, "),
         }
         for entry in errors
@@ -159,10 +156,15 @@ def _http(_: Request, error: Exception) -> JSONResponse:
     return problem(error.status_code, code, detail, dict(error.headers or {}))
 
 
+def _gone(_: Request, __: Exception) -> JSONResponse:
+    """Nobody is left to read it."""
+    return problem(HTTPStatus.BAD_REQUEST, "incomplete_request", "The request broke off.")
+
+
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
     log.error("unexpected_error", path=request.url.path, exc_info=error)
     return problem(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "internal_error",
-        "Something went wrong on our side; it is in the log. Nothing was accepted.",
+        "Something went wrong on our side; it is in the log.",
     )

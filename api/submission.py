@@ -6,6 +6,7 @@ transaction, and only then a 202. What fails in between leaves no row.
 
 import hashlib
 import json
+import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,16 +51,30 @@ _FORM_OVERHEAD = 128 * 1024
 _MAX_DRAIN = 32 * 1024 * 1024
 """A client that is over the limit is read on up to here, so that it sees the answer."""
 _MAX_METADATA = 16 * 1024
+_MAX_METADATA_DEPTH = 32
 
 
 def _storable(text: str) -> str:
     if any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise ValueError("control characters are not allowed")
+    return _encodable(text)
+
+
+def _encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError("lone surrogates are not allowed") from error
     return text
+
+
+def _instant(moment: datetime) -> datetime:
+    """The moment in UTC. Years that a clock cannot mean are refused: not every date that ISO 8601
+    can write can be read back from the database.
+    """
+    if not 1970 <= moment.year <= 2200:
+        raise ValueError("the year must be between 1970 and 2200")
+    return moment.astimezone(UTC)
 
 
 def _no_constant(name: str) -> None:
@@ -74,18 +89,32 @@ def _metadata(value: Any) -> Any:
         raise ValueError(f"at most {_MAX_METADATA} characters")
     try:
         parsed = json.loads(value, parse_constant=_no_constant)
-        # Numbers beyond a double, lone surrogates and NUL are JSON that PostgreSQL refuses.
-        text = json.dumps(parsed, ensure_ascii=False, allow_nan=False)
-        text.encode()
-        if "\\u0000" in text:
-            raise ValueError("NUL characters are not allowed")
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    except UnicodeEncodeError as error:
-        raise ValueError("lone surrogates are not allowed") from error
     if not isinstance(parsed, dict):
         raise ValueError("must be a JSON object")
+    _check_storable(parsed, depth=0)
     return parsed
+
+
+def _check_storable(node: Any, *, depth: int) -> None:
+    """Raise ValueError for JSON that PostgreSQL refuses or that nobody can read."""
+    if depth > _MAX_METADATA_DEPTH:
+        raise ValueError(f"nested deeper than {_MAX_METADATA_DEPTH} levels")
+    match node:
+        case dict():
+            for key, value in node.items():
+                _check_storable(key, depth=depth)
+                _check_storable(value, depth=depth + 1)
+        case list():
+            for value in node:
+                _check_storable(value, depth=depth + 1)
+        case str() if "\0" in node:
+            raise ValueError("NUL characters are not allowed")
+        case str():
+            _encodable(node)
+        case float() if not math.isfinite(node):
+            raise ValueError("a number is too large")
 
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_storable)]
@@ -103,7 +132,9 @@ class Fields(BaseModel):
     lot: Word | None = None
     line: Word | None = None
     station: Word | None = None
-    captured_at: AwareDatetime | None = Field(None, description="ISO 8601 with a time zone.")
+    captured_at: Annotated[AwareDatetime, AfterValidator(_instant)] | None = Field(
+        None, description="ISO 8601 with a time zone."
+    )
     metadata: Annotated[dict[str, Any], BeforeValidator(_metadata)] = Field(
         default_factory=dict, description="A JSON object of your own, up to 16 kB."
     )

@@ -76,7 +76,9 @@ class Waiting:
                             self._wake(message["data"].split())
             except (redis.asyncio.RedisError, OSError) as error:
                 log.debug("wake_ups_away", error=str(error))
-                await asyncio.sleep(_LOOK_SECONDS)
+            except Exception:
+                log.exception("listening_failed")
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _look(self) -> None:
         while True:
@@ -87,6 +89,9 @@ class Waiting:
                 self._wake(await run_in_threadpool(_finished, list(self._events)))
             except Unavailable:
                 continue
+            except Exception:
+                # This task must outlive any surprise: without Redis, it alone wakes callers.
+                log.exception("look_failed")
 
 
 def _finished(ids: list[str]) -> list[str]:

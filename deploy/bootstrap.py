@@ -22,7 +22,12 @@ BUNDLED = Path(__file__).parent.parent / "worker" / "bundles"
 
 
 def bootstrap(settings: Settings) -> None:
-    """Bring database and storage to what this release needs. Raises Unavailable."""
+    """Bring database and storage to what this release needs.
+
+    Raises InvalidInput for an admin key of another form, and Unavailable.
+    """
+    if settings.admin_key is not None:
+        keys.parse(settings.admin_key.get_secret_value())
     migrate.upgrade(engine())
     storage().prepare()
     with transaction() as session:
@@ -34,7 +39,7 @@ def bootstrap(settings: Settings) -> None:
 
 def _ensure_admin_key(organisation: str, key: str) -> None:
     with transaction() as session:
-        if session.scalar(select(ApiKey).where(ApiKey.id == f"key_{key.split('_')[1]}")) is None:
+        if session.scalar(select(ApiKey).where(ApiKey.id == keys.parse(key)[0])) is None:
             row, _ = keys.create_key(
                 session,
                 organisation_id=organisation,

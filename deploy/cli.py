@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import platformdirs
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from shared.errors import DefectScopeError
 from shared.logs import configure_logging
@@ -52,7 +53,9 @@ def up(
     # SIGINT too: a shell script starts its background jobs with it ignored.
     signal.signal(signal.SIGINT, leave)
     signal.signal(signal.SIGTERM, leave)
-    stack = LocalStack(data_dir, host=host, port=port, tell=console.print)
+    stack = LocalStack(
+        data_dir, host=host, port=port, tell=lambda line: console.print(escape(line))
+    )
     try:
         stack.start()
         # The contract with scripts: this line, on stdout, once photos can be judged.
@@ -217,12 +220,16 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except (DefectScopeError, DefectScopeApiError, DefectScopeUnreachable) as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        _say(str(error))
     except BrokenPipeError:
         pass
-    except OSError as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True)
+    except Exception as error:
+        _say(f"{type(error).__name__}: {error}")
     sys.exit(2)
+
+
+def _say(message: str) -> None:
+    console.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -209,9 +209,15 @@ class LocalStack:
 
     def _make_admin_key(self) -> None:
         path = self.data_dir / "admin.key"
-        if not path.exists():
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(new_key() + "\n")
+        if path.exists():
+            return
+        # Whole or not at all: an empty file would be taken for the key for ever.
+        incoming = path.with_suffix(".incoming")
+        with os.fdopen(
+            os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
+        ) as file:
+            file.write(new_key() + "\n")
+        incoming.replace(path)
 
     def _start_postgres(self) -> str:
         data = self.data_dir / "postgres"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from api.client import DefectScope, DefectScopeApiError, DefectScopeUnreachable
@@ -66,8 +67,7 @@ def submit_paths(
         for photo, answer in zip(photos, list(pool.map(send, photos)), strict=True):
             document = answer if isinstance(answer, Mapping) else _outcome(client, answer)
             if overlays is not None and document.get("overlay_url"):
-                name = "-".join(photo.with_suffix(".jpg").parts[-2:])
-                (overlays / name).write_bytes(client.picture(document["id"], "overlay"))
+                _save_overlay(client, document["id"], photo, overlays, console)
             rows.append((photo, document))
             if as_json:
                 print(json.dumps({"path": str(photo), **document}), flush=True)
@@ -76,6 +76,16 @@ def submit_paths(
         print_verdicts([(_short(path), document) for path, document in rows], Console())
     _print_auroc(rows, console)
     return _exit_code([document for _, document in rows])
+
+
+def _save_overlay(
+    client: DefectScope, inspection_id: str, photo: Path, folder: Path, console: Console
+) -> None:
+    name = "-".join(photo.parts[-2:])
+    try:
+        (folder / f"{name}-{inspection_id[-4:]}.jpg").write_bytes(client.picture(inspection_id))
+    except (DefectScopeApiError, DefectScopeUnreachable, OSError) as error:
+        console.print(f"no overlay of {escape(str(photo))}: {escape(str(error))}")
 
 
 def _outcome(client: DefectScope, inspection_id: str) -> Mapping[str, Any]:

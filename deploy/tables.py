@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 _COLOUR = {"pass": "green", "reject": "red", "hold": "yellow"}
@@ -26,14 +27,14 @@ def print_verdicts(rows: Iterable[tuple[str, Mapping[str, Any]]], console: Conso
     table.add_column("part", no_wrap=True)
     table.add_column("because", overflow="fold")
     for path, document in rows:
-        table.add_row(path, *_cells(document))
+        table.add_row(escape(path), *_cells(document))
     console.print(table)
 
 
 def _cells(document: Mapping[str, Any]) -> list[str]:
     error = document.get("error")
     if error:
-        return ["[red]failed[/red]", "", "", "", f"{error['code']}: {error['message']}"]
+        return ["[red]failed[/red]", "", "", "", escape(f"{error['code']}: {error['message']}")]
     classifier, autoencoder = document["classifier"], document["autoencoder"]
     disposition = document["disposition"] or document["status"]
     colour = _COLOUR.get(disposition, "default")

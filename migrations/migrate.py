@@ -20,6 +20,8 @@ def config(connection: Connection) -> Config:
 def upgrade(engine: Engine, revision: str = "head") -> None:
     """Bring the schema to `revision`, in one transaction a migration."""
     with engine.connect() as connection:
+        # A migration, or waiting for another one, may take longer than any query of the service.
+        connection.execute(text("SET statement_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
         connection.commit()
         try:

@@ -1,5 +1,6 @@
 """Reading inspections: one, a page of many, the history. Changes nothing."""
 
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,11 @@ class Filters:
     """Accepted at or after."""
     until: datetime | None = None
     """Accepted before."""
+
+
+def is_id(text: str) -> bool:
+    """Whether this has the form of an inspection's id."""
+    return re.fullmatch(r"insp_[0-9a-z]{26}", text) is not None
 
 
 def get(session: Session, *, organisation_id: str, inspection_id: str) -> Inspection:
@@ -121,6 +127,8 @@ def _make_token(row: Inspection) -> str:
 def _read_token(token: str) -> tuple[datetime, str]:
     try:
         at, id_ = urlsafe_b64decode(token.encode()).decode().split(" ")
+        if not is_id(id_):
+            raise ValueError(id_)
         return datetime.fromisoformat(at), id_
     except ValueError as error:
         raise InvalidInput(

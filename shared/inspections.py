@@ -378,7 +378,8 @@ def sweep(session: Session, *, max_attempts: int, now: Moment = DATABASE_NOW) ->
             session,
             spent,
             "attempts_exhausted",
-            f"The worker died or hung on each of {max_attempts} attempts; a person must decide.",
+            f"On each of {max_attempts} attempts the worker died, hung or lost the database; "
+            "a person must decide.",
             now=now,
             actor="sweeper",
         )

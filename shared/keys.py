@@ -34,6 +34,18 @@ def new_key() -> str:
     return f"ds_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
 
 
+def parse(key: str) -> tuple[str, str]:
+    """Id of the row and secret of a key. Raises InvalidInput for any other form."""
+    match = _FORM.fullmatch(key)
+    if match is None:
+        raise InvalidInput(
+            "A key has the form ds_<id>_<secret>: 8 to 32 digits and lower-case letters, "
+            "then at least 32 of A-Z a-z 0-9 _ -.",
+            field="key",
+        )
+    return f"key_{match[1]}", match[2]
+
+
 def create_key(
     session: Session,
     *,
@@ -48,18 +60,12 @@ def create_key(
     `key` takes one that was made elsewhere (the first admin key).
     """
     key = key or new_key()
-    match = _FORM.fullmatch(key)
-    if match is None:
-        raise InvalidInput(
-            "A key has the form ds_<id>_<secret>: 8 to 32 digits and lower-case letters, "
-            "then at least 32 of A-Z a-z 0-9 _ -.",
-            field="key",
-        )
+    id_, secret = parse(key)
     row = ApiKey(
-        id=f"key_{match[1]}",
+        id=id_,
         organisation_id=organisation_id,
         name=name,
-        secret_sha256=sha256(match[2].encode()).hexdigest(),
+        secret_sha256=sha256(secret.encode()).hexdigest(),
         scopes=sorted(scopes),
         expires_at=func.now() + life if life is not None else None,
     )

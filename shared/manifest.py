@@ -11,14 +11,18 @@ import json
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 ProductName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 
+Text = Annotated[str, StringConstraints(max_length=4000, pattern=r"^[^\x00]*$")]
+"""What a JSONB column can hold."""
+
+
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Artifact(_Frozen):
@@ -67,7 +71,7 @@ class QualityLimits(_Frozen):
 class DataCard(_Frozen):
     """Which photos the model has seen, by content."""
 
-    counts: dict[str, int]
+    counts: dict[Text, int]
     """Photos per label that were trained on: `good` and the defect types."""
     trained_on: tuple[Sha256, ...]
     held_out: tuple[Sha256, ...]
@@ -80,7 +84,7 @@ class Manifest(_Frozen):
     format: Literal[1] = 1
     product: ProductName
     created_at: datetime
-    preprocess: str
+    preprocess: Text
     """Version of the preprocess function that training used; serving must have the same."""
     seed: int
     backbone: Artifact
@@ -91,11 +95,11 @@ class Manifest(_Frozen):
     thresholds: Thresholds
     limits: Limits
     quality: QualityLimits
-    defect_types: tuple[str, ...]
+    defect_types: tuple[Text, ...]
     data: DataCard
-    metrics: dict[str, float]
+    metrics: dict[Text, float]
     """Out-of-fold figures of training, for instance `classifier_auroc`."""
-    provenance: str
+    provenance: Text
     """In words: where the backbone's weights and the photos come from."""
 
     @property

@@ -88,7 +88,8 @@ class Ringer:
     def stop(self) -> None:
         self._stopped.set()
         self._wanted.set()
-        self._thread.join(timeout=5)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
 
     def ring(self) -> None:
         """Ask for a bell. Never blocks, never raises."""
@@ -108,6 +109,10 @@ class Ringer:
                     log.warning("bell_failed", error=str(error))
                 self._is_open = True
                 self._wanted.set()
+                self._stopped.wait(_PAUSE_SECONDS)
+            except Exception:
+                # This thread must outlive any surprise.
+                log.exception("bell_failed")
                 self._stopped.wait(_PAUSE_SECONDS)
             else:
                 if self._is_open:

@@ -25,6 +25,7 @@ from shared.settings import Settings, get_settings
 
 _SUFFIX = {"image/jpeg": "jpg", "image/png": "png"}
 _CHUNK = 1 << 20
+_MARK = ".defectscope"
 
 
 def image_key(organisation: str, inspection: str, media_type: str, at: datetime) -> str:
@@ -88,8 +89,9 @@ class LocalStorage:
 
     def put(self, key: str, body: bytes | BinaryIO, media_type: str) -> None:
         path = self._path(key)
+        self.check()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(path.parent)
             with tempfile.NamedTemporaryFile(
                 dir=path.parent, prefix=".incoming-", delete=False
             ) as file:
@@ -144,12 +146,27 @@ class LocalStorage:
     def prepare(self) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / _MARK).touch()
         except OSError as error:
             raise StorageUnavailable(f"{self._folder} cannot be made.") from error
 
     def check(self) -> None:
+        # Without the mark this may be the empty folder under a disk that is not mounted.
+        if not (self._folder / _MARK).exists():
+            raise StorageUnavailable(
+                f"{self._folder} is not a storage folder (or not mounted); "
+                "`defectscope migrate` makes one."
+            )
         if not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
             raise StorageUnavailable(f"{self._folder} cannot be read and written.")
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make it and its parents so that a power cut forgets none of them."""
+        if folder.is_dir():
+            return
+        self._make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -219,7 +236,8 @@ class S3Storage:
 
     def prepare(self) -> None:
         try:
-            self.check()
+            with _s3_errors():
+                self._client.head_bucket(Bucket=self._bucket)
         except NotFound:
             where = (
                 {}
@@ -230,8 +248,13 @@ class S3Storage:
                 self._client.create_bucket(Bucket=self._bucket, **where)
 
     def check(self) -> None:
-        with _s3_errors():
-            self._client.head_bucket(Bucket=self._bucket)
+        try:
+            with _s3_errors():
+                self._client.head_bucket(Bucket=self._bucket)
+        except NotFound as error:
+            raise StorageUnavailable(
+                f"The bucket {self._bucket} is missing; `defectscope migrate` makes it."
+            ) from error
 
 
 def _client(settings: Settings, endpoint: str | None) -> Any:
@@ -263,7 +286,8 @@ def _s3_errors() -> Iterator[None]:
         yield
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
-        if code in {"404", "NoSuchKey", "NotFound", "NoSuchBucket"}:
+        # A missing bucket is a fault of the store, not a missing photo.
+        if code in {"404", "NoSuchKey", "NotFound"}:
             raise NotFound("There is no such object.") from error
         raise StorageUnavailable(f"The object storage refused the request ({code}).") from error
     except (BotoCoreError, OSError) as error:

@@ -4,6 +4,7 @@ The one place where numbers turn into good, defective or undecidable. Nothing
 passes silently: any reason to doubt holds the part for a person.
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -50,6 +51,16 @@ class Scores:
     domain_distance: float
     """Mahalanobis distance of the features to the training features."""
     quality_reasons: tuple[QualityReason, ...]
+
+    @property
+    def are_finite(self) -> bool:
+        """Whether they can be held against thresholds at all."""
+        return all(
+            map(
+                math.isfinite,
+                (self.defect_probability, self.mse, self.anomaly_score, self.domain_distance),
+            )
+        )
 
 
 @dataclass(frozen=True)

@@ -97,14 +97,20 @@ class Judging:
             if batch is None:
                 return
             with self._leases.kept(batch.token):
-                self._judge(batch)
+                if self._judge(batch):
+                    # The world is away; the sweeper rings again. Going on would only
+                    # claim and give back as fast as the database can.
+                    return
 
-    def _judge(self, batch: Batch) -> None:
+    def _judge(self, batch: Batch) -> bool:
+        """Judge the batch as far as possible; True if all of it failed for the world's fault."""
         ready, setbacks = self._fetch(batch.inspections)
         judged, more = self._infer(ready)
         stored, still_more = self._store(batch.token, judged)
         self._record(batch, stored)
-        self._settle(batch, [*setbacks, *more, *still_more])
+        setbacks = [*setbacks, *more, *still_more]
+        self._settle(batch, setbacks)
+        return not stored and not any(setback.is_its_fault for setback in setbacks)
 
     def _fetch(self, claimed: Sequence[Claimed]) -> tuple[list[_Ready], list[_Setback]]:
         def fetch(one: Claimed) -> _Ready | _Setback:
@@ -114,7 +120,7 @@ class Judging:
                 fetched = time.perf_counter()
                 photo = prepare(data)
             except NotFound:
-                return _Setback(one, _photo_lost(), is_its_fault=True)
+                return self._lost(one)
             except StorageUnavailable as error:
                 return _Setback(one, error, is_its_fault=False)
             except Exception as error:
@@ -122,6 +128,15 @@ class Judging:
             return _Ready(one, photo, _ms(started, fetched), _ms(fetched, time.perf_counter()))
 
         return _split(list(self._io.map(fetch, claimed)), _Ready)
+
+    def _lost(self, one: Claimed) -> _Setback:
+        """The photo is gone for good only if the store itself is sound."""
+        try:
+            storage().check()
+        except StorageUnavailable as error:
+            return _Setback(one, error, is_its_fault=False)
+        gone = Rejected("The original is no longer in storage.", code="image_missing")
+        return _Setback(one, gone, is_its_fault=True)
 
     def _infer(
         self, ready: Sequence[_Ready]
@@ -135,7 +150,7 @@ class Judging:
                 model = self._models.get(one.claimed.model_version_id)
             except Unavailable as error:
                 setbacks.append(_Setback(one.claimed, error, is_its_fault=False))
-            except Rejected as error:
+            except Exception as error:
                 setbacks.append(_Setback(one.claimed, error, is_its_fault=True))
             else:
                 groups.setdefault(model.backbone_sha256, []).append((one, model))
@@ -150,11 +165,14 @@ class Judging:
             except Exception as error:
                 log.exception("inference_failed", images=len(group))
                 setbacks += [_Setback(one.claimed, error, is_its_fault=True) for one, _ in group]
-            else:
-                judged += [
-                    (one, judgement, model, infer_ms)
-                    for (one, model), judgement in zip(group, judgements, strict=True)
-                ]
+                continue
+            for (one, model), judgement in zip(group, judgements, strict=True):
+                if judgement.scores.are_finite:
+                    judged.append((one, judgement, model, infer_ms))
+                else:
+                    # NaN is below every threshold: it would pass.
+                    nothing = Rejected("The models gave no number for it.", code="not_a_number")
+                    setbacks.append(_Setback(one.claimed, nothing, is_its_fault=True))
         return judged, setbacks
 
     def _store(
@@ -196,8 +214,9 @@ class Judging:
         written, is_certain = self._persist(
             lambda: self._write(batch.token, results), "record_delayed"
         )
-        if written:
-            tell_finished(written)
+        # After an uncertain commit all are told: waking up for nothing costs one look.
+        if told := written if is_certain else [result.id for result in results]:
+            tell_finished(told)
         log.info(
             "batch_judged",
             images=len(batch.inspections),
@@ -226,7 +245,7 @@ class Judging:
                 return write(), attempt == 0
             except DatabaseUnavailable as error:
                 log.warning(event, error=str(error), attempt=attempt + 1)
-                self._stopping.wait(1)
+                time.sleep(1)
         return None, False
 
     def _discard(self, result: Recorded) -> None:
@@ -297,10 +316,6 @@ def _reason(error: Exception) -> tuple[str, str]:
 
 def _why(setbacks: Sequence[_Setback], is_its_fault: bool) -> str:
     return next((repr(s.error) for s in setbacks if s.is_its_fault is is_its_fault), "")
-
-
-def _photo_lost() -> Rejected:
-    return Rejected("The original is no longer in storage.", code="image_missing")
 
 
 def _ms(start: float, end: float) -> float:

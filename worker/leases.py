@@ -1,12 +1,14 @@
 """Heartbeat: keeps the leases of this worker's batches alive while they are worked on.
 
-A batch that takes longer than `max_batch_seconds` is taken for hung: its lease
-is no longer extended, runs out, and the sweeper gives its photos to others.
+A batch that takes longer than `max_batch_seconds` is taken for hung, and with it
+the process: it ends at once, whoever runs it starts it again, and its leases run
+out, so that others judge its photos.
 """
 
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import structlog
@@ -20,8 +22,9 @@ log = structlog.stdlib.get_logger()
 
 
 class Leases:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, give_up: Callable[[], None] | None = None) -> None:
         self._settings = settings
+        self._give_up = give_up or _end
         self._lock = threading.Lock()
         self._since: dict[str, float] = {}
         self._stopped = threading.Event()
@@ -32,7 +35,8 @@ class Leases:
 
     def stop(self) -> None:
         self._stopped.set()
-        self._thread.join(timeout=5)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
 
     @contextmanager
     def kept(self, token: str) -> Iterator[None]:
@@ -45,18 +49,30 @@ class Leases:
             with self._lock:
                 del self._since[token]
 
-    def _alive(self) -> list[str]:
-        oldest = time.monotonic() - self._settings.max_batch_seconds
-        with self._lock:
-            return [token for token, since in self._since.items() if since >= oldest]
-
     def _beat(self) -> None:
         while not self._stopped.wait(self._settings.lease_seconds / 3):
-            tokens = self._alive()
-            if not tokens:
-                continue
             try:
-                with transaction() as session:
-                    inspections.extend(session, tokens, lease=self._settings.lease)
+                self.beat()
             except Unavailable as error:
                 log.warning("heartbeat_failed", error=str(error))
+            except Exception:
+                # This thread must outlive any surprise.
+                log.exception("heartbeat_failed")
+
+    def beat(self) -> None:
+        """Extend the leases in use once, or give up if one of them has been in use too long."""
+        with self._lock:
+            since = dict(self._since)
+        if not since:
+            return
+        if min(since.values()) < time.monotonic() - self._settings.max_batch_seconds:
+            log.critical("batch_hung", seconds=self._settings.max_batch_seconds)
+            self._give_up()
+            return
+        with transaction() as session:
+            inspections.extend(session, list(since), lease=self._settings.lease)
+
+
+def _end() -> None:
+    """Without clean-up: a hung thread cannot be stopped, and would be waited for."""
+    os._exit(70)

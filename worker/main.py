@@ -13,13 +13,11 @@ import structlog
 from celery.platforms import SecurityWarning
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
-from shared.db import transaction
 from shared.errors import Unavailable
 from shared.logs import configure_logging
 from shared.queue import QUEUE, Ringer, celery_app
 from shared.settings import get_settings
 from shared.storage import storage
-from shared.workers import report_alive
 from worker import tasks
 from worker.judging import Judging
 from worker.leases import Leases
@@ -53,8 +51,7 @@ def main() -> None:
 
     @worker_ready.connect(weak=False)
     def start(**_: object) -> None:
-        with transaction() as session:
-            report_alive(session, worker=worker, engine=models.engine_name)
+        # Nothing here may fail: Celery would swallow it, and go on without heartbeat and sweeper.
         ringer.start()
         leases.start()
         upkeep.start()

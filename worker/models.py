@@ -16,7 +16,7 @@ import structlog
 
 from shared import products
 from shared.db import transaction
-from shared.errors import DamagedBundle, NotFound, StorageUnavailable
+from shared.errors import DamagedBundle, NotFound, StorageUnavailable, Unavailable
 from shared.manifest import Artifact, Manifest
 from shared.settings import Settings
 from shared.storage import artifact_key, storage
@@ -70,6 +70,9 @@ class Models:
                     self._loaded[version_id] = loaded
                 while len(self._loaded) > _MOST_LOADED:
                     self._loaded.popitem(last=False)
+        with self._loading:
+            if version_id in self._loaded:
+                self._loaded.move_to_end(version_id)
         return loaded
 
     def refresh(self) -> None:
@@ -79,11 +82,10 @@ class Models:
         for version_id in active:
             try:
                 self.get(version_id)
-            except DamagedBundle as error:
-                log.error("version_unusable", version=version_id, error=str(error))
-            with self._loading:
-                if version_id in self._loaded:
-                    self._loaded.move_to_end(version_id)
+            except Unavailable:
+                raise
+            except Exception as error:
+                log.error("version_unusable", version=version_id, error=repr(error))
 
     def _load(self, version: ModelVersion) -> LoadedModel:
         manifest = Manifest.model_validate(version.manifest)
@@ -131,6 +133,7 @@ def _fetch(artifact: Artifact, target: Path) -> None:
     try:
         _write(target, storage().stream(artifact_key(artifact.sha256)))
     except NotFound as error:
+        storage().check()  # a store that is not itself is no reason to give a version up
         raise DamagedBundle(
             f"{artifact.file} ({artifact.sha256}) is not in storage; publish the bundle again.",
             code="model_unavailable",

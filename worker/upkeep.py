@@ -36,7 +36,8 @@ class Upkeep:
 
     def stop(self) -> None:
         self._stopped.set()
-        self._thread.join(timeout=5)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
         try:
             with transaction() as session:
                 report_gone(session, worker=self._worker)

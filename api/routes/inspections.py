@@ -5,7 +5,7 @@ import re
 from contextlib import suppress
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 from pydantic import AwareDatetime
 from starlette.concurrency import run_in_threadpool
@@ -18,7 +18,7 @@ from api.submission import Fields, Word, accept_submission, read_submission
 from api.waiting import Waiting
 from shared import inspection_queries, inspections
 from shared.db import transaction
-from shared.errors import NotFound
+from shared.errors import NotFound, Unavailable
 from shared.inspection_queries import Filters
 from shared.keys import Caller
 from shared.storage import storage
@@ -53,6 +53,14 @@ SUBMISSION_BODY: dict[str, Any] = {
     }
 }
 
+
+def _inspection_id(inspection_id: Annotated[str, Path(description="`insp_…`")]) -> str:
+    if not inspection_queries.is_id(inspection_id):
+        raise NotFound("There is no such inspection.")
+    return inspection_id
+
+
+InspectionId = Annotated[str, Depends(_inspection_id)]
 IdempotencyHeader = Annotated[
     str | None,
     Header(
@@ -101,16 +109,21 @@ async def submit(
     )
     # Commit before ringing: a worker that wakes early would find no row.
     bell.ring()
-    inspection = await read_when_finished(
-        waiting,
-        caller,
-        accepted.inspection_id,
-        base_url,
-        min(_wait_seconds(prefer), settings.max_wait_seconds),
-    )
-    headers = {"Location": inspection.urls.self}
+    headers = {"Location": f"{base_url}/v1/inspections/{accepted.inspection_id}"}
     if accepted.is_replay:
         headers["Idempotency-Replayed"] = "true"
+    try:
+        inspection = await read_when_finished(
+            waiting,
+            caller,
+            accepted.inspection_id,
+            base_url,
+            min(_wait_seconds(prefer), settings.max_wait_seconds),
+        )
+    except Unavailable:
+        # It is accepted, whatever became of the database since: a 503 would bring it again.
+        body = {"id": accepted.inspection_id, "urls": {"self": headers["Location"]}}
+        return JSONResponse(body, 202, headers | {"Retry-After": "2"})
     if not inspection.is_terminal:
         headers["Retry-After"] = "1"
     return JSONResponse(
@@ -125,7 +138,7 @@ async def submit(
     responses=responses(401, 403, 404, 422, 503),
 )
 async def read(
-    inspection_id: str,
+    inspection_id: InspectionId,
     response: Response,
     caller: Reader,
     settings: AppSettings,
@@ -193,20 +206,20 @@ _PICTURE: dict[str, Any] = {
 
 
 @router.get("/{inspection_id}/image", summary="The original photo", **_PICTURE)
-def image(inspection_id: str, caller: Reader) -> Response:
+def image(inspection_id: InspectionId, caller: Reader) -> Response:
     row = _read(caller, inspection_id)
     return _picture(row.image_key, row.media_type)
 
 
 @router.get("/{inspection_id}/overlay", summary="Grad-CAM over the photo", **_PICTURE)
-def overlay(inspection_id: str, caller: Reader) -> Response:
+def overlay(inspection_id: InspectionId, caller: Reader) -> Response:
     """Where the classifier looked for a defect: red a lot, blue not at all."""
     row = _read(caller, inspection_id)
     return _picture(_made(row, row.overlay_key), "image/jpeg")
 
 
 @router.get("/{inspection_id}/anomaly-map", summary="Anomaly map over the photo", **_PICTURE)
-def anomaly_map(inspection_id: str, caller: Reader) -> Response:
+def anomaly_map(inspection_id: InspectionId, caller: Reader) -> Response:
     """Where the autoencoder found what good parts do not have."""
     row = _read(caller, inspection_id)
     return _picture(_made(row, row.anomaly_map_key), "image/jpeg")
@@ -218,7 +231,7 @@ def anomaly_map(inspection_id: str, caller: Reader) -> Response:
     summary="Who or what changed it, and when",
     responses=responses(401, 403, 404, 503),
 )
-def history(inspection_id: str, caller: Reader) -> HistoryOut:
+def history(inspection_id: InspectionId, caller: Reader) -> HistoryOut:
     with transaction() as session:
         inspection_queries.get(
             session, organisation_id=caller.organisation_id, inspection_id=inspection_id
@@ -233,7 +246,7 @@ def history(inspection_id: str, caller: Reader) -> HistoryOut:
     summary="Cancel an inspection that is not finished",
     responses=responses(401, 403, 404, 409, 503),
 )
-def cancel(inspection_id: str, caller: Submitter, base_url: BaseUrl) -> InspectionOut:
+def cancel(inspection_id: InspectionId, caller: Submitter, base_url: BaseUrl) -> InspectionOut:
     """Canceling twice is fine; 409 if it has a verdict or failed already."""
     with transaction() as session:
         inspections.cancel(

@@ -17,7 +17,7 @@ router = APIRouter(tags=["operations"])
 
 
 @router.get("/healthz", summary="The process answers")
-def healthz() -> dict[str, Literal["alive"]]:
+async def healthz() -> dict[str, Literal["alive"]]:
     return {"status": "alive"}
 
 

@@ -5,18 +5,21 @@ the number of bundles that share it; then its manifest, which makes the version.
 """
 
 import hashlib
+import re
 import tempfile
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from api.auth import Admin, Reader
-from api.problems import responses
+from api.problems import field_errors, responses
 from api.schemas import ProductOut, ProductsOut, VersionOut, VersionsOut
 from shared import products
 from shared.db import transaction
-from shared.errors import InvalidInput, NotFound, TooLarge
+from shared.errors import InvalidInput, Malformed, NotFound, TooLarge
+from shared.keys import Caller
 from shared.manifest import Manifest
 from shared.storage import artifact_key, storage
 
@@ -24,6 +27,17 @@ router = APIRouter(prefix="/v1", tags=["products"])
 
 _MAX_ARTIFACT_BYTES = 512 * 1024 * 1024
 
+_MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+
+
+def _name(name: Annotated[str, Path(description="Name of the product.")]) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name):
+        raise NotFound("There is no such product.")
+    return name
+
+
+Name = Annotated[str, Depends(_name)]
+VersionNumber = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Digest = Annotated[str, Path(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
@@ -90,7 +104,7 @@ def list_products(caller: Reader) -> ProductsOut:
     summary="Versions of a product, newest first",
     responses=responses(401, 403, 404, 503),
 )
-def list_versions(name: str, caller: Reader) -> VersionsOut:
+def list_versions(name: Name, caller: Reader) -> VersionsOut:
     with transaction() as session:
         product = products.get_product(session, organisation_id=caller.organisation_id, name=name)
         rows = products.list_versions(session, product)
@@ -102,14 +116,44 @@ def list_versions(name: str, caller: Reader) -> VersionsOut:
     status_code=201,
     response_model=VersionOut,
     summary="Publish a bundle by its manifest",
-    responses=responses(401, 403, 422, 503),
+    responses=responses(400, 401, 403, 404, 413, 422, 503),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Manifest"}}},
+        }
+    },
 )
-def publish(name: str, manifest: Manifest, caller: Admin) -> VersionOut:
+async def publish(name: Name, request: Request, caller: Admin) -> VersionOut:
     """The files must be stored already. The same bundle again gives the same version."""
+    # Not a body parameter: that would be read, whole and from anybody, before the key is checked.
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MAX_MANIFEST_BYTES:
+            raise TooLarge(f"A manifest may have at most {_MAX_MANIFEST_BYTES} bytes.")
+    manifest = _read_manifest(bytes(body))
     if manifest.product != name:
         raise InvalidInput(
             f"The manifest is for product {manifest.product!r}, not {name!r}.", field="product"
         )
+    return await run_in_threadpool(_publish, manifest, caller)
+
+
+def _read_manifest(body: bytes) -> Manifest:
+    try:
+        return Manifest.model_validate_json(body)
+    except ValidationError as error:
+        entries = field_errors(error.errors())
+        if error.errors()[0]["type"] == "json_invalid":
+            raise Malformed(f"The manifest is not JSON: {entries[0]['message']}.") from error
+        raise InvalidInput(
+            "; ".join(f"{entry['field']}: {entry['message']}" for entry in entries[:5]),
+            field=entries[0]["field"],
+        ) from error
+
+
+def _publish(manifest: Manifest, caller: Caller) -> VersionOut:
     with transaction() as session:
         version = products.publish(
             session,
@@ -118,7 +162,9 @@ def publish(name: str, manifest: Manifest, caller: Admin) -> VersionOut:
             is_stored=lambda digest: storage().exists(artifact_key(digest)),
             actor=caller.key_id,
         )
-        product = products.get_product(session, organisation_id=caller.organisation_id, name=name)
+        product = products.get_product(
+            session, organisation_id=caller.organisation_id, name=manifest.product
+        )
         return VersionOut.of(version, product)
 
 
@@ -128,7 +174,9 @@ def publish(name: str, manifest: Manifest, caller: Admin) -> VersionOut:
     summary="Judge photos from now on by this version",
     responses=responses(401, 403, 404, 503),
 )
-def activate(name: str, version: int, caller: Admin) -> ProductOut:
+def activate(
+    name: Name, version: Annotated[int, Path(ge=1, le=2**31 - 1)], caller: Admin
+) -> ProductOut:
     """Photos that were accepted before keep the version that was active then."""
     with transaction() as session:
         return ProductOut.of(

@@ -1,5 +1,7 @@
 """What does not belong is refused with a problem document that says what to do."""
 
+from base64 import b64encode
+
 import pytest
 from sqlalchemy import func, select
 
@@ -94,7 +96,10 @@ def test_an_unknown_product_is_told_the_known_ones(api, png):
         ("lot", "line\nbreak"),
         ("captured_at", "yesterday"),
         ("captured_at", "2026-03-02T12:00:00"),  # whose clock?
+        ("captured_at", "9999-12-31T23:59:59-12:00"),  # year 10000 in UTC
+        ("captured_at", "0001-01-01T00:00:00+12:00"),
         ("metadata", "not json"),
+        ("metadata", '{"a": ' + "[" * 40 + "]" * 40 + "}"),
         ("metadata", "[1, 2]"),
         ("metadata", '{"a": NaN}'),
         ("metadata", '{"a": 1e999}'),
@@ -162,6 +167,11 @@ def test_an_unknown_id_is_404(api):
     for path in ("", "/image", "/overlay", "/anomaly-map", "/history"):
         assert_problem(api.get(f"/v1/inspections/insp_nothing{path}"), 404, "not_found")
     assert_problem(api.post("/v1/inspections/insp_nothing/cancel"), 404, "not_found")
+    unknown = "insp_" + "0" * 26
+    for path in ("", "/image", "/overlay", "/anomaly-map", "/history"):
+        assert_problem(api.get(f"/v1/inspections/{unknown}{path}"), 404, "not_found")
+    for path in ("/v1/inspections/%00", "/v1/inspections/%00/history", "/v1/products/%00/versions"):
+        assert_problem(api.get(path), 404, "not_found")
 
 
 def test_unknown_paths_and_methods_are_problems_too(api):
@@ -178,6 +188,7 @@ def test_unknown_paths_and_methods_are_problems_too(api):
         ({"since": "2026-01-01"}, "since"),
         ({"page_token": "bm9uc2Vuc2U="}, "page_token"),
         ({"page_token": "%%%"}, "page_token"),
+        ({"page_token": b64encode(b"2026-01-01T00:00:00 insp_\0").decode()}, "page_token"),
         ({"serial": "nul\0"}, "serial"),
     ],
 )

@@ -1,4 +1,5 @@
 import hashlib
+import json
 
 import pytest
 
@@ -79,6 +80,32 @@ def test_a_manifest_with_a_field_too_many_is_refused_by_name(api, manifest):
 
     assert answer.status_code == 422
     assert answer.json()["field"] == "surprise"
+
+
+def test_nobody_without_a_key_has_a_body_read(app, organisation):
+    sent = 0
+
+    def endless():
+        nonlocal sent
+        while sent < 50 * 2**20:
+            sent += 2**20
+            yield bytes(2**20)
+
+    answer = app.post("/v1/products/cable/versions", content=endless())
+
+    assert answer.status_code == 401
+
+
+def test_a_manifest_that_is_not_json_or_too_long_or_not_storable_is_refused(api, manifest):
+    def post(content):
+        answer = api.post("/v1/products/cable/versions", content=content)
+        return answer.status_code, answer.json()["code"]
+
+    assert post(b"{broken") == (400, "malformed_request")
+    assert post(b" " * (16 * 2**20 + 1)) == (413, "too_large")
+    text = json.dumps(manifest(api))
+    assert post(text.replace('"anomaly_score": 4.0', '"anomaly_score": NaN').encode())[0] == 422
+    assert post(text.replace("made by a test", "\\u0000").encode())[0] == 422
 
 
 def test_an_unknown_version_cannot_be_activated(api):

@@ -133,7 +133,29 @@ def test_a_failed_write_leaves_the_old_object_and_no_rest(tmp_path):
         store.put("key", Breaks(), "image/png")
 
     assert store.get("key") == b"old"
-    assert [path.name for path in (tmp_path / "objects").iterdir()] == ["key"]
+    assert {path.name for path in (tmp_path / "objects").iterdir()} == {"key", ".defectscope"}
+
+
+def test_a_folder_that_is_not_mounted_is_away_and_not_empty(tmp_path):
+    folder = tmp_path / "objects"
+    LocalStorage(folder).prepare()
+    (folder / ".defectscope").unlink()  # what lies under a mount point
+
+    with pytest.raises(StorageUnavailable):
+        LocalStorage(folder).put("key", b"x", "image/png")
+    with pytest.raises(StorageUnavailable):
+        LocalStorage(folder).check()
+
+
+def test_a_missing_bucket_is_unavailable_and_not_a_missing_photo(s3_url):
+    store = S3Storage(s3_settings(s3_url), "never-made")
+
+    with pytest.raises(StorageUnavailable):
+        store.get("key")
+    with pytest.raises(StorageUnavailable):
+        store.put("key", b"x", "image/png")
+    with pytest.raises(StorageUnavailable, match="never-made"):
+        store.check()
 
 
 def test_only_known_storage_urls_are_taken():

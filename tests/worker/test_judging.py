@@ -1,6 +1,7 @@
 """The loop around the models, with a stand-in for the models: faults are its subject."""
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -247,7 +248,7 @@ def test_a_database_that_goes_away_before_recording_costs_no_verdict(
         return record(*args, **kwargs)
 
     monkeypatch.setattr(inspections, "record", flaky)
-    monkeypatch.setattr(judging._stopping, "wait", lambda _: None)
+    monkeypatch.setattr("worker.judging.time.sleep", lambda _: None)
 
     judging.drain()
 
@@ -267,7 +268,7 @@ def test_a_commit_whose_answer_was_lost_keeps_the_maps(db, judging, submit, monk
         return written
 
     monkeypatch.setattr(judging, "_write", lost)
-    monkeypatch.setattr(judging._stopping, "wait", lambda _: None)
+    monkeypatch.setattr("worker.judging.time.sleep", lambda _: None)
 
     judging.drain()
 
@@ -285,14 +286,50 @@ def test_stopping_finishes_the_batch_and_takes_no_other(db, judging, inspector, 
     assert statuses == [Status.SUCCEEDED] * get_settings().batch_size + [Status.QUEUED]
 
 
-def test_the_heartbeat_gives_up_on_a_hung_batch(services):
-    hung = Leases(get_settings().model_copy(update={"max_batch_seconds": 0.0}))
-    sound = Leases(get_settings())
+def test_a_hung_batch_ends_the_process(services):
+    ended = []
+    settings = get_settings().model_copy(update={"max_batch_seconds": -1.0})
+    hung = Leases(settings, give_up=lambda: ended.append("hung"))
+    sound = Leases(get_settings(), give_up=lambda: ended.append("sound"))
 
-    with hung.kept("token"), sound.kept("token"):
-        assert hung._alive() == []
-        assert sound._alive() == ["token"]
-    assert sound._alive() == []
+    with hung.kept("a"), sound.kept("b"):
+        hung.beat()
+        sound.beat()
+    hung.beat()
+
+    assert ended == ["hung"]
+
+
+def test_numbers_that_are_none_are_held_and_do_not_pass(db, judging, inspector, submit):
+    judge = inspector.judge
+
+    def broken(photos, models):
+        return [
+            replace(judgement, scores=replace(judgement.scores, defect_probability=float("nan")))
+            for judgement in judge(photos, models)
+        ]
+
+    inspector.judge = broken
+    id_ = submit()
+
+    judging.drain()
+
+    assert row(db, id_).error_code == "not_a_number"
+    assert row(db, id_).disposition is Disposition.HOLD
+
+
+def test_a_store_that_lost_its_volume_fails_no_photo(db, judging, submit):
+    id_ = submit()
+    mark = storage()._folder / ".defectscope"
+    storage().delete(row(db, id_).image_key)
+    mark.unlink()
+    try:
+        judging.drain()
+    finally:
+        mark.touch()
+
+    assert row(db, id_).status is Status.QUEUED
+    assert row(db, id_).attempts == 0
 
 
 def test_history_says_why_a_photo_was_given_back(db, judging, submit):

@@ -52,7 +52,7 @@ def _block(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
 
 @dataclass(frozen=True)
 class ResidualStats:
-    """What the smoothed residual of good parts looks like, pixel by pixel."""
+    """What the root of the smoothed residual of good parts looks like, pixel by pixel."""
 
     mean: Tensor  # (H, W)
     std: Tensor  # (H, W), with a floor: no pixel is ever exactly the same
@@ -80,8 +80,17 @@ def smooth(residuals: Tensor) -> Tensor:
     )[:, 0]
 
 
+def deviation(residuals: Tensor) -> Tensor:
+    """Root of the smoothed residual, (B, H, W) to (B, H, W): grey values in [0, 1].
+
+    Squares of errors have a long tail, and its few largest values would rule
+    mean and deviation; their roots are spread evenly enough for both to mean something.
+    """
+    return torch.sqrt(smooth(residuals))
+
+
 def anomaly_map(residuals: Tensor, good: ResidualStats) -> Tensor:
-    """Standard deviations by which each pixel's smoothed error exceeds that of good parts.
+    """Standard deviations by which each pixel's error exceeds that of good parts.
 
     residuals (B, H, W): squared error averaged over channels, images in [0, 1].
     Returns (B, H, W), unitless: 0 = like good parts, larger = stranger.
@@ -92,7 +101,7 @@ def anomaly_map(residuals: Tensor, good: ResidualStats) -> Tensor:
             f"residuals of {tuple(residuals.shape[1:])} against statistics "
             f"of {tuple(good.mean.shape)}"
         )
-    return (smooth(residuals) - good.mean) / good.std
+    return (deviation(residuals) - good.mean) / good.std
 
 
 def anomaly_score(anomaly_maps: Tensor) -> Tensor:

@@ -49,9 +49,9 @@ def randomise(backbone: nn.Module, generator: torch.Generator) -> None:
     Each filter after the first layer reads `INPUTS` channels: sums over hundreds
     are all alike, whatever the picture. Half of the 3 x 3 filters see only
     differences, the others only sums. Batch norms get random shifts, so that
-    ReLUs cut at many levels. On 210 photos of MVTec bottle a logistic regression
-    on these features had 0.969 out-of-fold AUROC, on torchvision's
-    initialisation 0.952.
+    ReLUs cut at many levels. A logistic regression on these features of 210
+    photos of MVTec bottle had 0.957 and 0.969 out-of-fold AUROC in two draws, on
+    torchvision's initialisation 0.940 to 0.960 in six.
     """
     for name, module in backbone.named_modules():
         if isinstance(module, nn.Conv2d) and name != "conv0":

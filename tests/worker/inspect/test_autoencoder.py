@@ -33,8 +33,8 @@ def test_the_border_is_not_darkened_by_pixels_that_are_not_there():
 
 def test_each_pixel_is_measured_against_its_own_mean_and_deviation():
     good = ResidualStats(mean=torch.full((16, 16), 2.0), std=torch.full((16, 16), 0.5))
-    maps = anomaly_map(torch.full((1, 16, 16), 4.0), good)
-    torch.testing.assert_close(maps, torch.full((1, 16, 16), 4.0))  # (4 - 2) / 0.5
+    maps = anomaly_map(torch.full((1, 16, 16), 9.0), good)
+    torch.testing.assert_close(maps, torch.full((1, 16, 16), 2.0))  # (√9 - 2) / 0.5
 
 
 def test_the_score_is_the_strangest_pixel():

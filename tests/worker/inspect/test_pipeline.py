@@ -90,7 +90,7 @@ def test_the_scores_are_those_of_the_parts_put_together_by_hand(inspector, photo
     # cv2's border is mirrored, ours counts only real pixels: compare inside.
     inner = slice(6, -6)
     stats = bottle.parts.good_residuals
-    z = (cv2.blur(squared, (11, 11)) - stats.mean.numpy()) / stats.std.numpy()
+    z = (np.sqrt(cv2.blur(squared, (11, 11))) - stats.mean.numpy()) / stats.std.numpy()
     limits = bottle.manifest.limits
     expected = np.clip((z - limits.anomaly_low) / (limits.anomaly_high - limits.anomaly_low), 0, 1)
     np.testing.assert_allclose(

@@ -1,0 +1,36 @@
+import numpy as np
+import torch
+
+from worker.train.autoencoder import residual_stats, residuals_of, train_autoencoder
+
+
+def pictures(count: int) -> np.ndarray:
+    """A bright square on grey whose brightness varies."""
+    photos = np.full((count, 256, 256, 3), 90, np.uint8)
+    for number in range(count):
+        photos[number, 64:192, 64:192] = 120 + 10 * number
+    return photos
+
+
+def test_training_learns_to_rebuild_and_its_weights_are_what_half_precision_holds():
+    good = pictures(4)
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    trained = train_autoencoder(good, seed=0, steps=30)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    barely = train_autoencoder(good, seed=0, steps=2)
+    assert residuals_of(trained, good).mean() < 0.5 * residuals_of(barely, good).mean()
+    assert all(torch.equal(w, w.half().float()) for w in trained.parameters())
+    assert not trained.training
+
+
+def test_statistics_are_mean_and_spread_of_the_root_error_with_a_floor():
+    # Two good photos: the root of the error is 1 and 3 everywhere, but 2 and 2 in one quarter.
+    residuals = torch.stack([torch.full((64, 64), 1.0), torch.full((64, 64), 9.0)])
+    residuals[:, :32, :32] = 4.0
+    stats = residual_stats(residuals)
+    assert stats.mean[60, 60] == 2.0
+    assert stats.mean[5, 5] == 2.0
+    # Deviation of 1 and 3 is the root of 2; it is also the upper quartile, so the quiet
+    # quarter gets it as its floor.
+    torch.testing.assert_close(stats.std, torch.full((64, 64), 2.0**0.5), rtol=0.02, atol=0)
