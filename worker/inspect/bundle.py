@@ -113,6 +113,14 @@ def rounded(autoencoder: Autoencoder) -> Autoencoder:
     return autoencoder
 
 
+def check_replaceable(folder: Path) -> None:
+    """Raise Conflict if a bundle cannot be written to this folder without losing something."""
+    if folder.is_file() or (
+        folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()
+    ):
+        raise Conflict(f"{folder} holds something else than a bundle: name a new or empty folder")
+
+
 def write_bundle(
     folder: Path, manifest: Manifest, *, model: Path, backbone: Path | None = None
 ) -> None:
@@ -121,8 +129,7 @@ def write_bundle(
     Without `backbone`, its file is expected beside the folder. A bundle that is
     there already is replaced; a folder that is anything else raises Conflict.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise Conflict(f"{folder} holds something else than a bundle: name a new or empty folder")
+    check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:

@@ -17,7 +17,7 @@ _BATCH = 16
 
 
 def train_autoencoder(
-    good: NDArray[np.uint8], *, seed: int, steps: int = STEPS, progress: Progress = silent
+    good: NDArray[np.uint8], *, seed: int, progress: Progress = silent
 ) -> Autoencoder:
     """Train on photos of good parts (N, 256, 256, 3); the same seed gives the same weights.
 
@@ -33,9 +33,9 @@ def train_autoencoder(
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         optimiser = torch.optim.AdamW(autoencoder.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.1
+            optimiser, LEARNING_RATE, total_steps=STEPS, pct_start=0.1
         )
-        for step in range(1, steps + 1):
+        for step in range(1, STEPS + 1):
             rows = torch.randint(len(good), (_BATCH,), generator=generator)
             photos = to_autoencoder_input(good[rows.numpy()])
             photos = photos.contiguous(memory_format=torch.channels_last)
@@ -44,7 +44,7 @@ def train_autoencoder(
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-            progress("autoencoder", step, steps)
+            progress("autoencoder", step, STEPS)
     return rounded(autoencoder)
 
 

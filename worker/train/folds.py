@@ -48,5 +48,5 @@ def out_of_fold(
         margins[read] = logits[:, DEFECTIVE] - logits[:, 1 - DEFECTIVE]
         attention[read] = gradcam(features.maps[read], fingerprints, head)
         distances[read] = domain.distance(fingerprints)
-        progress(f"{FOLDS} folds", number, FOLDS)
+        progress(f"folds, {copies} of each photo", number, FOLDS)
     return OutOfFold(margins.double().numpy(), attention, distances.double().numpy())

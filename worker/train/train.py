@@ -8,11 +8,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 from sklearn.metrics import roc_auc_score
 
-from shared.manifest import DataCard, Limits, Manifest, Thresholds
+from shared.errors import InvalidInput
+from shared.manifest import DataCard, Limits, Manifest, ProductName, Thresholds
 from worker.inspect import preprocess
-from worker.inspect.bundle import MODEL, Parts, artifact_of, write_bundle, write_parts
+from worker.inspect.bundle import (
+    MODEL,
+    Parts,
+    artifact_of,
+    check_replaceable,
+    write_bundle,
+    write_parts,
+)
 from worker.inspect.engines.torch_engine import TorchEngine
 from worker.train import calibration
 from worker.train.dataset import GOOD, Dataset, LabelledPhoto, read_dataset
@@ -23,9 +32,6 @@ from worker.train.head import train_head
 from worker.train.progress import Progress, silent
 from worker.train.second_opinion import SecondOpinion, make_second_opinion
 from worker.train.sources import BackboneFile, obtain_backbone
-
-DOMAIN_DEVIATIONS = 4.0
-"""Photos of the product differ from day to day more than within one folder."""
 
 
 def train(
@@ -45,9 +51,12 @@ def train(
     give the same model, up to the rounding of the machine. The backbone goes
     into the bundle unless its file lies beside it. `photos_are` says in the
     provenance what the photos are, where they are no photos.
-    Raises UnusableData for the folder, InvalidInput for the backbone,
+    Raises UnusableData for the folder, InvalidInput for the backbone or the name,
     Conflict if `out` holds something else than a bundle.
     """
+    # What can be refused is refused now, not after minutes of training.
+    _check_name(product)
+    check_replaceable(out)
     dataset = read_dataset(data, seed=seed, progress=progress)
     photos = dataset.trained_on
     with tempfile.TemporaryDirectory() as scratch_name:
@@ -92,6 +101,16 @@ def train(
     return manifest
 
 
+def _check_name(product: str) -> None:
+    try:
+        TypeAdapter(ProductName).validate_python(product)
+    except ValidationError as error:
+        raise InvalidInput(
+            f"{product!r} cannot be a product's name: small letters, digits, - and _, at most 63",
+            field="product",
+        ) from error
+
+
 def _choose_copies(
     features: CachedFeatures, seed: int, progress: Progress
 ) -> tuple[int, OutOfFold]:
@@ -125,9 +144,7 @@ def _calibrate(
         near_threshold_low=low,
         near_threshold_high=high,
         anomaly_score=second.threshold,
-        domain_distance=calibration.upper_limit(
-            folds.domain_distances, deviations=DOMAIN_DEVIATIONS
-        ),
+        domain_distance=calibration.domain_limit(folds.domain_distances),
     )
     limits = Limits(
         gradcam_high=calibration.attention_limit(

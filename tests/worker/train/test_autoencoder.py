@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 
+from worker.train import autoencoder
 from worker.train.autoencoder import residual_stats, residuals_of, train_autoencoder
 
 
@@ -12,13 +13,15 @@ def pictures(count: int) -> np.ndarray:
     return photos
 
 
-def test_training_learns_to_rebuild_and_its_weights_are_what_half_precision_holds():
+def test_training_learns_to_rebuild_and_its_weights_are_what_half_precision_holds(monkeypatch):
     good = pictures(4)
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
-    trained = train_autoencoder(good, seed=0, steps=30)
+    monkeypatch.setattr(autoencoder, "STEPS", 30)
+    trained = train_autoencoder(good, seed=0)
     assert torch.equal(torch.random.get_rng_state(), before)
-    barely = train_autoencoder(good, seed=0, steps=2)
+    monkeypatch.setattr(autoencoder, "STEPS", 2)
+    barely = train_autoencoder(good, seed=0)
     assert residuals_of(trained, good).mean() < 0.5 * residuals_of(barely, good).mean()
     assert all(torch.equal(w, w.half().float()) for w in trained.parameters())
     assert not trained.training

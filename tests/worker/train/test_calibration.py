@@ -7,6 +7,7 @@ from worker.inspect.preprocess import Quality
 from worker.train.calibration import (
     attention_limit,
     best_f1_threshold,
+    domain_limit,
     f1,
     fit_temperature,
     near_band,
@@ -97,6 +98,11 @@ def test_one_odd_photo_hardly_moves_a_limit():
     odd = values.copy()
     odd[-1] = 1e9
     assert upper_limit(odd, deviations=2.0) == upper_limit(values, deviations=2.0)
+
+
+def test_the_domain_reaches_half_as_far_again_as_nearly_all_training_photos():
+    # The 98th of 100 equal steps from 1 to 51 is 50.
+    assert domain_limit(np.linspace(1.0, 51.0, 101)) == pytest.approx(75.0)
 
 
 def test_quality_limits_leave_room_around_the_training_photos():

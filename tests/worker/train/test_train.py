@@ -1,0 +1,136 @@
+"""Whole trainings on small pictures, a random backbone and few steps: what goes where."""
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from shared.errors import Conflict, InvalidInput, UnusableData
+from worker.inspect.bundle import load_bundle
+from worker.inspect.files import judge_files, open_bundle
+from worker.inspect.pipeline import Judgement
+from worker.train import autoencoder, features, head
+from worker.train import train as training
+from worker.train.sources import obtain_backbone
+from worker.train.train import train
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    monkeypatch.setattr(head, "STEPS", 60)
+    monkeypatch.setattr(autoencoder, "STEPS", 4)
+    monkeypatch.setattr(features, "COPIES", 2)
+    monkeypatch.setattr(training, "COPIES", 2)
+
+
+def picture(seed: list[int], is_defective: bool) -> np.ndarray:
+    """A bright disc on grey, a little different each time; a defect is a dark spot on it."""
+    rng = np.random.default_rng(seed)
+    image = np.full((150, 150, 3), 120, np.uint8)
+    cv2.circle(image, (75, 75), 55, (int(rng.integers(190, 210)),) * 3, -1)
+    if is_defective:
+        cv2.circle(image, tuple(int(c) for c in rng.integers(55, 95, 2)), 12, (20, 20, 20), -1)
+    noise = rng.normal(0, 4, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+
+def put(folder: Path, count: int, seed: int, *, is_defective: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        cv2.imwrite(str(folder / f"{number:02d}.png"), picture([seed, number], is_defective))
+
+
+@pytest.fixture
+def data(tmp_path):
+    put(tmp_path / "data" / "train" / "good", 14, 1, is_defective=False)
+    put(tmp_path / "data" / "test" / "good", 2, 2, is_defective=False)
+    put(tmp_path / "data" / "test" / "spot", 8, 3, is_defective=True)
+    return tmp_path / "data"
+
+
+def digests(paths):
+    return {"sha256:" + hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def test_a_folder_becomes_a_bundle_that_judges(data, tmp_path, backbone_file):
+    heard = {}
+    manifest = train(
+        data,
+        product="disc",
+        out=tmp_path / "disc",
+        backbone=str(backbone_file),
+        seed=1,
+        progress=lambda step, done, total: heard.update({step: (done, total)}),
+    )
+
+    assert all(done == total for done, total in heard.values())
+    assert manifest.data.counts == {"good": 14, "spot": 6}
+    held_out = set(manifest.data.held_out)
+    assert digests((data / "test" / "good").iterdir()) <= held_out
+    assert held_out.isdisjoint(manifest.data.trained_on)
+    assert held_out | set(manifest.data.trained_on) == digests(data.rglob("*.png"))
+    assert manifest.defect_types == ("spot",)
+    assert load_bundle(tmp_path / "disc").manifest == manifest
+    inspector, model = open_bundle(tmp_path / "disc")
+    outcomes = [o for _, o in judge_files(inspector, model, sorted(data.rglob("test/*/*.png")))]
+    assert len(outcomes) == 10
+    assert all(isinstance(outcome, Judgement) for outcome in outcomes)
+
+
+def test_held_out_photos_change_nothing_in_the_model(data, tmp_path, backbone_file):
+    """The leak test: whatever the held-out photos show, weights and thresholds stay."""
+    first = train(data, product="disc", out=tmp_path / "a", backbone=str(backbone_file), seed=1)
+    for path in data.rglob("test/*/*.png"):
+        if digests([path]) <= set(first.data.held_out):
+            cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+
+    # The choice of defects to train on follows their content, so it is given here.
+    for path in list((data / "test" / "spot").iterdir()):
+        if digests([path]) <= set(first.data.trained_on):
+            (data / "train" / "spot").mkdir(exist_ok=True)
+            path.rename(data / "train" / "spot" / path.name)
+    second = train(data, product="disc", out=tmp_path / "b", backbone=str(backbone_file), seed=1)
+
+    assert second.data.held_out != first.data.held_out
+    assert second.data.trained_on == first.data.trained_on
+    assert second.model.sha256 == first.model.sha256
+    assert second.thresholds == first.thresholds
+    assert second.temperature == first.temperature
+    assert second.limits == first.limits
+    assert second.quality == first.quality
+    assert second.metrics == first.metrics
+
+
+def test_a_backbone_beside_the_bundle_is_shared_and_not_copied(data, tmp_path, backbone_file):
+    beside = obtain_backbone(str(backbone_file), tmp_path).path
+    manifest = train(data, product="disc", out=tmp_path / "disc", backbone=str(backbone_file))
+    assert manifest.backbone.file == beside.name
+    assert not (tmp_path / "disc" / beside.name).exists()
+    assert load_bundle(tmp_path / "disc").backbone == beside
+
+
+def test_a_folder_that_holds_something_else_is_refused_before_training(data, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("keep")
+    heard = []
+    with pytest.raises(Conflict, match="full"):
+        train(
+            data,
+            product="disc",
+            out=tmp_path / "full",
+            progress=lambda step, *_: heard.append(step),
+        )
+    assert heard == []
+
+
+def test_a_name_that_no_product_can_have_is_refused_before_training(data, tmp_path):
+    with pytest.raises(InvalidInput, match="small letters") as raised:
+        train(data, product="My Bottle", out=tmp_path / "out")
+    assert raised.value.field == "product"
+
+
+def test_unusable_data_is_refused_before_the_backbone_is_touched(tmp_path):
+    with pytest.raises(UnusableData):
+        train(tmp_path, product="disc", out=tmp_path / "out", backbone="/nowhere")
