@@ -3,7 +3,7 @@
     python -m worker.train.backbone --seed 0 --out worker/bundles
     python -m worker.train.bundled --seed 0
 
-No photo goes into them, so they can be given to anybody, and made again.
+No pixel of a photo goes into them, so they can be given to anybody, and made again.
 """
 
 import argparse
@@ -40,7 +40,8 @@ def make_bottle(*, seed: int, folder: Path, progress: Progress) -> None:
             product="bottle",
             out=folder / "bottle",
             seed=seed,
-            photos_are=f"photos of bottles, all rendered by this project (seed {seed})",
+            photos_are=f"photos of bottles, all rendered by this project (seed {seed}; dimensions and "
+            "colours chosen by looking at the photos of MVTec AD bottle)",
             progress=progress,
         )
 

@@ -1,6 +1,7 @@
 """Rendered photos of bottles from above, sound and damaged, to train on without real ones.
 
-Nothing here comes from a photo: every ring, glint and crack is drawn by numbers.
+No pixel comes from a photo: every ring, glint and crack is drawn by numbers. The numbers were
+chosen by looking at real ones, the photos of MVTec AD bottle (Bergmann et al., CVPR 2019).
 The same seed gives the same bytes.
 """
 
