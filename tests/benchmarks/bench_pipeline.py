@@ -21,8 +21,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from worker.inspect.backbone import load_backbone
@@ -41,6 +39,11 @@ class Obvious:
     """The walkthrough, step by step."""
 
     def __init__(self, model: ProductModel, features: nn.Module) -> None:
+        # After torchvision_import, which it would otherwise come before.
+        from pytorch_grad_cam import GradCAM
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+        self.targets = [ClassifierOutputTarget(1)]
         head = model.parts.head
         network = densenet121(weights=None)
         network.features = features
@@ -61,7 +64,7 @@ class Obvious:
             probability = self.network(inputs).softmax(dim=1)[0, 1].item()
             plain = to_autoencoder_input(pixels)
             mse = (self.autoencoder(plain) - plain).square().mean().item()
-        heat = self.gradcam(inputs, [ClassifierOutputTarget(1)])[0]
+        heat = self.gradcam(inputs, self.targets)[0]
         colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_JET)
         overlay = cv2.addWeighted(
             cv2.cvtColor(pixels[0], cv2.COLOR_RGB2BGR), 0.55, colours, 0.45, 0

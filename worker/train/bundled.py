@@ -40,8 +40,9 @@ def make_bottle(*, seed: int, folder: Path, progress: Progress) -> None:
             product="bottle",
             out=folder / "bottle",
             seed=seed,
-            photos_are=f"photos of bottles, all rendered by this project (seed {seed}; dimensions and "
-            "colours chosen by looking at the photos of MVTec AD bottle)",
+            photos_are="photos of bottles, all rendered by this project "
+            f"(seed {seed}; dimensions and colours chosen by looking at the photos of MVTec AD "
+            "bottle)",
             progress=progress,
         )
 
