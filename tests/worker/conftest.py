@@ -18,6 +18,10 @@ from worker.inspect.domain import Domain
 from worker.inspect.head import Head
 from worker.inspect.preprocess import Photo, measure_quality
 
+# Torch's threads wait by spinning: beside other work on the same cores, two take many times as
+# long as one.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def photos() -> list[Photo]:

@@ -15,7 +15,6 @@ LEARNING_RATE = 1e-4
 DROPOUT = 0.4
 HIDDEN = 256
 STEPS = 3000
-"""On the bottle photos the out-of-fold order of photos stays the same from some 1500 on."""
 _BATCH = 128
 
 
