@@ -156,7 +156,11 @@ class DefectScope:
             data={name: str(value) for name, value in fields.items() if value is not None},
             extra_seconds=wait_seconds,
         )
-        return Inspection.of(answer.json())
+        document = answer.json()
+        if "status" not in document:
+            # Accepted, but the database went away before the service could read it back.
+            return self.get(document["id"])
+        return Inspection.of(document)
 
     def inspect(
         self, photo: str | Path | bytes, *, timeout_seconds: float = 60, **fields: Any

@@ -145,3 +145,13 @@ def test_publishing_sends_only_files_that_the_service_lacks(scope, tmp_path, mak
     assert sent == ["backbone.safetensors", "model.safetensors"]
     assert (first["version"], first["is_active"]) == (1, True)
     assert again["version"] == 1
+
+
+def test_a_submission_that_was_accepted_but_not_read_back_is_asked_for_and_not_sent_again(png):
+    requests, transport = answering(
+        httpx.Response(202, json={"id": "insp_1", "urls": {"self": "http://scope/insp_1"}})
+    )
+    scope = DefectScope("http://scope", "ds_x", transport=transport, sleep=lambda _: None)
+
+    assert scope.submit(png).id == INSPECTION_EXAMPLE["id"]
+    assert [request.method for request in requests] == ["POST", "GET"]
