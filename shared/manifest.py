@@ -68,12 +68,23 @@ class QualityLimits(_Frozen):
     """Mean grey value in [0, 255]; above: overexposed."""
 
 
+class Augmentation(_Frozen):
+    """What a photo of this product may vary in: what the head was trained to overlook."""
+
+    turned: bool
+    """By quarter turns, and mirrored."""
+    gain: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    """Brightness, as factors of the photo's own."""
+
+
 class DataCard(_Frozen):
     """Which photos the model has seen, by content."""
 
     counts: dict[Text, int]
     """Photos per label that were trained on: `good` and the defect types."""
     trained_on: tuple[Sha256, ...]
+    calibrated_on: tuple[Sha256, ...] = ()
+    """Good photos of another camera that statistics and thresholds were taken from since."""
     held_out: tuple[Sha256, ...]
     """Photos of the same folder that neither training nor calibration has seen."""
     digest: Sha256
@@ -93,10 +104,15 @@ class Manifest(_Frozen):
     temperature: Annotated[float, Field(gt=0)]
     """Divides the head's logits before the softmax."""
     thresholds: Thresholds
+    policy: Text
+    """What the classifier's threshold was chosen for: `best-f1`, `recall=0.99`, `cost=20:1`."""
     limits: Limits
     quality: QualityLimits
+    augmentation: Augmentation
     defect_types: tuple[Text, ...]
     data: DataCard
+    recalibrated_from: Sha256 | None = None
+    """The bundle that this one is for another camera."""
     metrics: dict[Text, float]
     """Out-of-fold figures of training, for instance `classifier_auroc`."""
     provenance: Text

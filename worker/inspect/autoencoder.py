@@ -89,19 +89,18 @@ def deviation(residuals: Tensor) -> Tensor:
     return torch.sqrt(smooth(residuals))
 
 
-def anomaly_map(residuals: Tensor, good: ResidualStats) -> Tensor:
-    """Standard deviations by which each pixel's error exceeds that of good parts.
+def standardised(deviations: Tensor, good: ResidualStats) -> Tensor:
+    """The anomaly map: standard deviations by which each pixel exceeds good parts.
 
-    residuals (B, H, W): squared error averaged over channels, images in [0, 1].
-    Returns (B, H, W), unitless: 0 = like good parts, larger = stranger.
-    Raises ValueError if the statistics were taken at another size.
+    deviations (B, H, W) as `deviation` gives them. Returns (B, H, W), unitless: 0 = like
+    good parts, larger = stranger. Raises ValueError if the statistics were taken at another size.
     """
-    if residuals.shape[1:] != good.mean.shape:
+    if deviations.shape[1:] != good.mean.shape:
         raise ValueError(
-            f"residuals of {tuple(residuals.shape[1:])} against statistics "
+            f"deviations of {tuple(deviations.shape[1:])} against statistics "
             f"of {tuple(good.mean.shape)}"
         )
-    return (deviation(residuals) - good.mean) / good.std
+    return (deviations - good.mean) / good.std
 
 
 def anomaly_score(anomaly_maps: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ class Domain:
     """Where the training fingerprints lie."""
 
     mean: Tensor  # (1024,)
+    good_mean: Tensor  # (1024,), of the good photos alone: where another camera is held against
     directions: Tensor  # (R, 1024), orthonormal
     variances: Tensor  # (R,), of the shrunk covariance along each direction
     floor: Tensor  # (), its variance along every other direction

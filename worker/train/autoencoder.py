@@ -6,10 +6,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from worker.inspect.autoencoder import Autoencoder, ResidualStats, deviation, residual
+from worker.inspect.autoencoder import Autoencoder, ResidualStats, residual
+from worker.inspect.backbone import freeze
 from worker.inspect.bundle import rounded
 from worker.inspect.preprocess import to_autoencoder_input
 from worker.train.progress import Progress, silent
+from worker.train.stages import Stages
 
 STEPS = 800
 LEARNING_RATE = 2e-3
@@ -58,14 +60,34 @@ def residuals_of(autoencoder: Autoencoder, photos: NDArray[np.uint8]) -> Tensor:
     return torch.cat(parts)
 
 
-def residual_stats(residuals: Tensor) -> ResidualStats:
-    """Mean and spread of the errors of good parts, (N, H, W), pixel by pixel.
+def residual_stats(deviations: Tensor) -> ResidualStats:
+    """Mean and spread of the deviations of good parts, (N, H, W), pixel by pixel.
 
     Few photos show little of what a pixel may do, so no pixel's spread counts
     as less than the upper quartile of all: on photos of MVTec bottle that gave
     0.978 AUROC, the lower quartile 0.976.
     """
-    errors = deviation(residuals)
-    std = errors.std(dim=0)
+    std = deviations.std(dim=0)
     floor = torch.quantile(std.flatten(), 0.75)
-    return ResidualStats(errors.mean(dim=0), std.clamp(min=float(floor)))
+    return ResidualStats(deviations.mean(dim=0), std.clamp(min=float(floor)))
+
+
+def staged_autoencoder(
+    name: str,
+    good: NDArray[np.uint8],
+    *,
+    seed: int,
+    stages: Stages,
+    progress: Progress = silent,
+) -> Autoencoder:
+    """`train_autoencoder`, or what a killed training has left of it."""
+
+    def make() -> dict[str, Tensor]:
+        return train_autoencoder(
+            good, seed=seed, progress=lambda _, done, total: progress(name, done, total)
+        ).state_dict()
+
+    autoencoder = Autoencoder()
+    autoencoder.load_state_dict(stages.once(name, make))
+    freeze(autoencoder)
+    return autoencoder

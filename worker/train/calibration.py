@@ -5,11 +5,14 @@ model had not been fitted on: out-of-fold predictions, and good photos kept
 from the autoencoder. Nothing here ever sees a held-out photo.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.errors import InvalidInput
 from shared.manifest import QualityLimits
 from worker.inspect.preprocess import Quality
 
@@ -18,6 +21,7 @@ Flags = NDArray[np.bool_]
 
 _TEMPERATURES = np.geomspace(0.2, 20.0, 461)
 _PROBABILITY_EDGE = 1e-6
+_SMALLEST = 1e-6
 
 
 def fit_temperature(margins: Scores, is_defective: Flags) -> float:
@@ -38,24 +42,57 @@ def probabilities(margins: Scores, temperature: float) -> Scores:
     return np.asarray(1.0 / (1.0 + np.exp(-margins / temperature)), np.float64)
 
 
-def best_f1_threshold(scores: Scores, is_defective: Flags) -> float:
-    """The threshold with the best F1 where a score at or above it is called defective.
+@dataclass(frozen=True)
+class Policy:
+    """What a threshold is chosen for: `best-f1`, `recall=0.99` or `cost=20:1`."""
 
-    Halfway between two neighbouring scores. Of equally good ones the lowest:
-    an escape costs more than a false alarm.
-    """
-    order = np.sort(np.unique(scores))
-    candidates = np.concatenate([[order[0]], (order[1:] + order[:-1]) / 2])
-    return max(
-        (float(c) for c in candidates),
-        key=lambda threshold: (f1(scores >= threshold, is_defective), -threshold),
-    )
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.text == "best-f1":
+            return
+        name, _, value = self.text.partition("=")
+        try:
+            if name == "recall" and 0 < float(value) <= 1:
+                return
+            escape, _, alarm = value.partition(":")
+            if name == "cost" and 0 < float(escape) < math.inf and 0 < float(alarm) < math.inf:
+                return
+        except ValueError:
+            pass
+        raise InvalidInput(
+            f"{self.text!r} is no policy: best-f1, recall=R with R from 0 to 1 (recall=0.99), or "
+            "cost=E:A, the costs of an escape and of a false alarm (cost=20:1)",
+            field="policy",
+        )
+
+    def threshold(self, scores: Scores, is_defective: Flags) -> float:
+        """The threshold that suits the policy best, a score at or above it being defective.
+
+        Halfway between two neighbouring scores, or below all. Of equally good ones for best F1
+        and for the costs the lowest, because an escape costs more than a false alarm; for a
+        recall the highest that reaches it.
+        """
+        order = np.sort(np.unique(scores))
+        candidates = np.concatenate([[order[0]], (order[1:] + order[:-1]) / 2])
+        # At each candidate: how many of either class lie at or above it.
+        hits = _at_or_above(scores[is_defective], candidates)
+        alarms = _at_or_above(scores[~is_defective], candidates)
+        name, _, value = self.text.partition("=")
+        if name == "recall":
+            # The lowest candidate finds everything, so there is always one.
+            reaching = hits >= math.ceil(float(value) * int(is_defective.sum()) - 1e-9)
+            return float(candidates[reaching][-1])
+        if name == "cost":
+            escape, _, alarm = value.partition(":")
+            costs = float(escape) * (int(is_defective.sum()) - hits) + float(alarm) * alarms
+            return float(candidates[int(np.argmin(costs))])
+        found = 2 * hits / np.maximum(1, hits + alarms + int(is_defective.sum()))
+        return float(candidates[int(np.argmax(found))])
 
 
-def f1(is_called: Flags, is_defective: Flags) -> float:
-    """Harmonic mean of precision and recall; 0 where nothing defective was found."""
-    hits = int((is_called & is_defective).sum())
-    return 2 * hits / max(1, int(is_called.sum()) + int(is_defective.sum()))
+def _at_or_above(scores: Scores, thresholds: Scores) -> NDArray[np.int64]:
+    return len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")
 
 
 def near_band(
@@ -91,7 +128,7 @@ def upper_limit(values: Scores, *, deviations: float) -> float:
     Median and scaled median deviation of their logarithms: few photos, and a
     few odd ones among them, move it little.
     """
-    logs = np.log(values)
+    logs = np.log(np.maximum(values, _SMALLEST))
     median = float(np.median(logs))
     spread = 1.4826 * float(np.median(np.abs(logs - median)))
     return float(np.exp(median + deviations * spread))
@@ -125,6 +162,6 @@ def attention_limit(peaks: Scores, is_defective: Flags) -> float:
     The peak of a typical defect, unless good parts would then not stay blue:
     nine good parts of ten peak in the lowest third of the scale.
     """
-    of_defects = float(np.median(peaks[is_defective]))
+    of_defects = float(np.median(peaks[is_defective])) if is_defective.any() else 0.0
     of_good = float(np.quantile(peaks[~is_defective], 0.9))
     return max(of_defects, 3 * of_good, 1e-6)

@@ -4,7 +4,7 @@ The backbone takes nearly all the time and never changes, so head, domain and
 calibration work on its cached output.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +12,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worker.inspect.backbone import pool
+from worker.inspect.backbone import CELLS, CHANNELS, pool
 from worker.inspect.engines.protocol import Engine
 from worker.train.dataset import LabelledPhoto
 from worker.train.progress import Progress, silent
+from worker.train.render_parts import render_parts
+from worker.train.stages import Stages
+from worker.train.synthetic_defects import damage
 
 COPIES = 8
 """The photo itself, and its seven turned and mirrored versions, each lit a little differently."""
 GAIN = (0.93, 1.07)
+
+SYNTHETIC = 600
+"""Damaged versions of good photos that are wanted in all."""
+MOST_SYNTHETIC = 12
+"""Of one good photo."""
 
 _PHOTOS_PER_PASS = 16
 
@@ -30,34 +38,78 @@ class CachedFeatures:
 
     maps: Tensor  # (N, 1024, 8, 8), of the photos as they are
     fingerprints: Tensor  # (N, COPIES, 1024); copy 0 is the photo as it is
+    synthetic: Tensor
+    """(N, S, 1024), each good photo with synthetic defects; zeros for defective photos."""
     is_defective: Tensor  # (N,) bool
 
 
 def cache_features(
-    photos: Sequence[LabelledPhoto], engine: Engine, *, seed: int, progress: Progress = silent
+    photos: Sequence[LabelledPhoto],
+    engine: Engine,
+    *,
+    seed: int,
+    stages: Stages,
+    progress: Progress = silent,
 ) -> CachedFeatures:
-    """Run the backbone over every photo and its copies."""
-    rng = np.random.default_rng(seed)
-    maps: list[Tensor] = []
-    by_copy: list[Tensor] = []
-    passes = COPIES * -(-len(photos) // _PHOTOS_PER_PASS)
-    for copy in range(COPIES):
-        fingerprints: list[Tensor] = []
-        for first in range(0, len(photos), _PHOTOS_PER_PASS):
-            batch = np.stack([p.photo.pixels for p in photos[first : first + _PHOTOS_PER_PASS]])
-            if copy > 0:
-                batch = relit(turned(batch, copy), rng)
-            some = engine.features(batch)
-            fingerprints.append(pool(some))
-            if copy == 0:
-                maps.append(some)
-            progress("backbone", copy * passes // COPIES + len(fingerprints), passes)
-        by_copy.append(torch.cat(fingerprints))
+    """Run the backbone over every photo, its copies, and its damaged versions if it is good."""
+    is_defective = torch.tensor([photo.is_defective for photo in photos])
+    good = [index for index, photo in enumerate(photos) if not photo.is_defective]
+    versions = min(MOST_SYNTHETIC, -(-SYNTHETIC // max(1, len(good))))
+    passes = COPIES + versions
+
+    def run(pictures: Iterator[NDArray[np.uint8]], count: int, number: int) -> list[Tensor]:
+        found: list[Tensor] = []
+        steps = -(-count // _PHOTOS_PER_PASS)
+        for step, batch in enumerate(pictures, start=1):
+            found.append(engine.features(batch))
+            progress("backbone", (number * steps + step) * 100 // (passes * steps), 100)
+        return found
+
+    def copy_of(copy: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([seed, copy])
+        found = run(_laid(photos, copy, rng), len(photos), copy)
+        tensors = {"fingerprints": torch.cat([pool(some) for some in found])}
+        return tensors | ({"maps": torch.cat(found)} if copy == 0 else {})
+
+    def version_of(version: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([seed, COPIES + version])
+        chosen = [photos[index].photo.pixels for index in good]
+        found = run(_damaged(chosen, rng), len(good), COPIES + version)
+        rows = torch.zeros(len(photos), CHANNELS)
+        rows[good] = torch.cat([pool(some) for some in found])
+        return {"fingerprints": rows}
+
+    copies = [stages.once(f"copy-{copy}", lambda c=copy: copy_of(c)) for copy in range(COPIES)]  # type: ignore[misc]
+    damaged = [
+        stages.once(f"synthetic-{version}", lambda v=version: version_of(v))  # type: ignore[misc]
+        for version in range(versions)
+    ]
+    progress("backbone", 100, 100)
     return CachedFeatures(
-        torch.cat(maps),
-        torch.stack(by_copy, dim=1),
-        torch.tensor([photo.is_defective for photo in photos]),
+        copies[0]["maps"].view(len(photos), CHANNELS, CELLS, CELLS),
+        torch.stack([some["fingerprints"] for some in copies], dim=1),
+        torch.stack([some["fingerprints"] for some in damaged], dim=1),
+        is_defective,
     )
+
+
+def _laid(
+    photos: Sequence[LabelledPhoto], copy: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.uint8]]:
+    for first in range(0, len(photos), _PHOTOS_PER_PASS):
+        batch = np.stack([p.photo.pixels for p in photos[first : first + _PHOTOS_PER_PASS]])
+        yield batch if copy == 0 else relit(turned(batch, copy), rng)
+
+
+def _damaged(
+    good: Sequence[NDArray[np.uint8]], rng: np.random.Generator
+) -> Iterator[NDArray[np.uint8]]:
+    for first in range(0, len(good), _PHOTOS_PER_PASS):
+        batch = [
+            damage(rng, pixels, render_parts(rng, pixels.shape[0])).image
+            for pixels in good[first : first + _PHOTOS_PER_PASS]
+        ]
+        yield relit(np.stack(batch), rng)
 
 
 def turned(photos: NDArray[np.uint8], copy: int) -> NDArray[np.uint8]:

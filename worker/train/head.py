@@ -4,11 +4,14 @@ Adam at 1e-4, cosine decay, class-weighted cross-entropy, dropout 0.4, until it
 has converged.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worker.inspect.head import Head
+from worker.train.features import CachedFeatures
 from worker.train.progress import Progress, silent
 
 LEARNING_RATE = 1e-4
@@ -17,21 +20,55 @@ HIDDEN = 256
 STEPS = 3000
 _BATCH = 128
 
+WORTH_OF_SYNTHETIC = 8
+"""All synthetic defects together weigh as much as this many real ones."""
 
-def train_head(
-    fingerprints: Tensor, is_defective: Tensor, *, seed: int, progress: Progress = silent
-) -> Head:
-    """Train on fingerprints (N, COPIES, 1024) with labels (N,); the same seed gives the same head.
+
+@dataclass(frozen=True)
+class Sample:
+    """What a head is fitted to."""
+
+    fingerprints: Tensor  # (M, 1024)
+    is_defective: Tensor  # (M,) bool
+    weights: Tensor  # (M,), sum 1; good and defective weigh the same
+
+
+def sample_of(features: CachedFeatures, rows: Tensor, *, copies: int) -> Sample:
+    """The photos `rows` of the cache in `copies` copies each, and their synthetic defects.
+
+    The more real defects there are, the less the synthetic ones weigh.
+    """
+    good, real = rows[~features.is_defective[rows]], rows[features.is_defective[rows]]
+    parts = (
+        features.fingerprints[good, :copies].flatten(0, 1),
+        features.fingerprints[real, :copies].flatten(0, 1),
+        features.synthetic[good].flatten(0, 1),
+    )
+    of_real = 0.5 * len(real) / (len(real) + WORTH_OF_SYNTHETIC)
+    shares = (0.5, of_real, 0.5 - of_real)
+    return Sample(
+        torch.cat(parts),
+        torch.cat([torch.full((len(part),), index > 0) for index, part in enumerate(parts)]),
+        torch.cat(
+            [
+                torch.full((len(part),), share / max(1, len(part)))
+                for part, share in zip(parts, shares, strict=True)
+            ]
+        ),
+    )
+
+
+def train_head(sample: Sample, *, seed: int, progress: Progress = silent) -> Head:
+    """Train on a sample; the same seed gives the same head.
 
     The standardisation of the features is folded into the first layer.
     """
-    copies = fingerprints.shape[1]
-    flat = fingerprints.flatten(0, 1)  # (N * COPIES, 1024)
-    labels = is_defective.long().repeat_interleave(copies)
+    flat, labels = sample.fingerprints, sample.is_defective.long()
     mean, std = flat.mean(dim=0), flat.std(dim=0)
     # A channel that never changes on this product says nothing; dividing by its noise would shout.
     std = std.clamp(min=1e-3 * float(std.max()))
     inputs = (flat - mean) / std
+    weights = sample.weights * len(labels)
 
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -41,12 +78,12 @@ def train_head(
         layers = nn.Sequential(hidden, nn.ReLU(), nn.Dropout(DROPOUT), output).train()
         optimiser = torch.optim.Adam(layers.parameters(), lr=LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
-        class_weights = len(labels) / (2 * torch.bincount(labels, minlength=2).float())
         for step in range(1, STEPS + 1):
             rows = torch.randint(len(labels), (_BATCH,), generator=generator)
-            loss = F.cross_entropy(layers(inputs[rows]), labels[rows], weight=class_weights)
+            losses = F.cross_entropy(layers(inputs[rows]), labels[rows], reduction="none")
+            loss = (losses * weights[rows]).mean()
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             schedule.step()
             if step % 100 == 0:

@@ -3,16 +3,19 @@
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from sklearn.metrics import roc_auc_score
 
 from shared.errors import InvalidInput
-from shared.manifest import DataCard, Limits, Manifest, ProductName, Thresholds
+from shared.manifest import Augmentation, DataCard, Limits, Manifest, ProductName
 from worker.inspect import preprocess
 from worker.inspect.bundle import (
     MODEL,
@@ -23,15 +26,35 @@ from worker.inspect.bundle import (
     write_parts,
 )
 from worker.inspect.engines.torch_engine import TorchEngine
-from worker.train import calibration
+from worker.train import autoencoder, calibration
+from worker.train.autoencoder import residual_stats, staged_autoencoder
+from worker.train.calibration import Policy
+from worker.train.crossvalidation import (
+    FOLDS,
+    ClassifierReadings,
+    draw_folds,
+    read_autoencoder,
+    read_classifier,
+)
 from worker.train.dataset import GOOD, Dataset, LabelledPhoto, read_dataset
+from worker.train.decision import (
+    ENOUGH_DEFECTS,
+    Decider,
+    Readings,
+    fit_decider,
+    judge_out_of_fold,
+)
 from worker.train.domain import fit_domain
-from worker.train.features import COPIES, CachedFeatures, cache_features
-from worker.train.folds import FOLDS, OutOfFold, out_of_fold
-from worker.train.head import train_head
+from worker.train.features import COPIES, GAIN, CachedFeatures, cache_features
+from worker.train.head import WORTH_OF_SYNTHETIC, sample_of, train_head
+from worker.train.judged import JudgedPhoto, row
+from worker.train.metrics import measure, out_of_fold
 from worker.train.progress import Progress, silent
-from worker.train.second_opinion import SecondOpinion, make_second_opinion
+from worker.train.report import Pictures, PictureSource, draw_pictures, write_report
 from worker.train.sources import BackboneFile, obtain_backbone
+from worker.train.stages import Stages
+
+_FIGURES = ("auroc", "average_precision", "f1", "recall", "false_alarm_rate")
 
 
 def train(
@@ -40,46 +63,64 @@ def train(
     product: str,
     out: Path,
     backbone: str = "bundled",
+    folds: int | None = None,
+    policy: str = "best-f1",
     seed: int = 0,
+    report: Path | None = None,
     photos_are: str = "photos",
     progress: Progress = silent,
 ) -> Manifest:
     """Train a product from a folder in MVTec layout and write its bundle to `out`.
 
-    Thresholds and limits come from out-of-fold predictions on the photos that
-    were trained on; held-out photos are only listed. The same photos and seed
-    give the same model, up to the rounding of the machine. The backbone goes
-    into the bundle unless its file lies beside it. `photos_are` says in the
-    provenance what the photos are, where they are no photos.
-    Raises UnusableData for the folder, InvalidInput for the backbone or the name,
+    Without `folds`, what the folder's split keeps for the test is held out; with it, all photos
+    are trained on, and only the figures of that many folds speak for the model. Thresholds and
+    limits come from out-of-fold readings in either case, the thresholds by `policy`
+    (see `calibration.Policy`). `report`: a folder for the figures out of fold as HTML and JSON.
+
+    The same photos and seed give the same model, up to the rounding of the machine. A killed
+    training goes on where it was when it is called again. The backbone goes into the bundle
+    unless its file lies beside it. `photos_are` says in the provenance what the photos are,
+    where they are no photos.
+    Raises UnusableData for the folder, InvalidInput for the backbone, the name or the policy,
     Conflict if `out` holds something else than a bundle.
     """
     # What can be refused is refused now, not after minutes of training.
     _check_name(product)
+    chosen_policy = Policy(policy)
     check_replaceable(out)
-    dataset = read_dataset(data, seed=seed, progress=progress)
+    dataset = read_dataset(data, seed=seed, hold_out=folds is None, progress=progress)
     photos = dataset.trained_on
     with tempfile.TemporaryDirectory() as scratch_name:
         scratch = Path(scratch_name)
         source = obtain_backbone(backbone, scratch)
-        engine = TorchEngine(source.path, sha256=source.sha256)
-        features = cache_features(photos, engine, seed=seed, progress=progress)
-        copies, folds = _choose_copies(features, seed, progress)
-        second = make_second_opinion(photos, seed=seed, progress=progress)
-        parts = Parts(
-            head=train_head(
-                features.fingerprints[:, :copies],
-                features.is_defective,
-                seed=seed,
-                progress=progress,
-            ),
-            autoencoder=second.autoencoder,
-            good_residuals=second.good_residuals,
-            domain=fit_domain(features.fingerprints[:, 0]),
+        fold_of = draw_folds(photos, folds=folds or FOLDS, seed=seed)
+        stages = Stages(
+            out.with_name(f".{out.name}.unfinished"),
+            {
+                "photos": [(photo.sha256, photo.label) for photo in photos],
+                "folds": fold_of.tolist(),
+                "backbone": source.sha256,
+                "preprocess": preprocess.VERSION,
+                "seed": seed,
+                "steps": autoencoder.STEPS,
+            },
         )
+        engine = TorchEngine(source.path, sha256=source.sha256)
+        features = cache_features(photos, engine, seed=seed, stages=stages, progress=progress)
+        copies, readings_of_classifier = _choose_copies(features, fold_of, seed, progress)
+        readings = Readings(
+            photos,
+            fold_of,
+            readings_of_classifier,
+            read_autoencoder(photos, fold_of, seed=seed, stages=stages, progress=progress),
+        )
+        parts = _fit(features, readings, copies, seed, stages, progress)
         model = scratch / MODEL
         write_parts(parts, model)
-        temperature, thresholds, limits, metrics = _calibrate(folds, features, second)
+        decider = fit_decider(readings, np.ones(len(photos), np.bool_), chosen_policy)
+        limits = _limits(readings, decider)
+        judged = judge_out_of_fold(readings, policy=chosen_policy, limits=limits, data=data)
+        measured = measure(judged, measured_on=out_of_fold(folds or FOLDS), seed=seed)
         manifest = Manifest(
             product=product,
             created_at=datetime.now(UTC),
@@ -87,17 +128,22 @@ def train(
             seed=seed,
             backbone=artifact_of(source.path),
             model=artifact_of(model),
-            temperature=temperature,
-            thresholds=thresholds,
+            temperature=decider.temperature,
+            thresholds=decider.thresholds,
+            policy=policy,
             limits=limits,
-            quality=calibration.quality_limits([photo.photo.quality for photo in photos]),
+            quality=decider.quality,
+            augmentation=Augmentation(turned=copies > 1, gain=GAIN if copies > 1 else (1.0, 1.0)),
             defect_types=tuple(sorted({p.label for p in photos} - {GOOD})),
             data=_data_card(dataset),
-            metrics={**metrics, **second.metrics},
+            metrics=_metrics(measured, readings),
             provenance=_provenance(source, photos, photos_are, copies),
         )
         is_beside = (out.resolve().parent / source.path.name).is_file()
         write_bundle(out, manifest, model=model, backbone=None if is_beside else source.path)
+    if report is not None:
+        write_report(_document(manifest, measured, judged), report, _picture_source(readings, judged))
+    stages.clear()
     return manifest
 
 
@@ -112,60 +158,121 @@ def _check_name(product: str) -> None:
 
 
 def _choose_copies(
-    features: CachedFeatures, seed: int, progress: Progress
-) -> tuple[int, OutOfFold]:
+    features: CachedFeatures, fold_of: NDArray[np.int64], seed: int, progress: Progress
+) -> tuple[int, ClassifierReadings]:
     """Whether the head also trains on turned and mirrored copies: whichever ranks better.
 
     Turning a photo is harmless for a bottle from above and wrong for a part
     whose defect is lying the wrong way round. Out of fold, the data say which.
     """
     trials = {
-        copies: out_of_fold(features, copies=copies, seed=seed, progress=progress)
+        copies: read_classifier(features, fold_of, copies=copies, seed=seed, progress=progress)
         for copies in (COPIES, 1)
     }
-    is_defective = features.is_defective.numpy()
-    best = max(
-        trials, key=lambda copies: float(roc_auc_score(is_defective, trials[copies].margins))
-    )
+    best = max(trials, key=lambda copies: _ranking(trials[copies], features))
     return best, trials[best]
 
 
-def _calibrate(
-    folds: OutOfFold, features: CachedFeatures, second: SecondOpinion
-) -> tuple[float, Thresholds, Limits, dict[str, float]]:
+def _ranking(readings: ClassifierReadings, features: CachedFeatures) -> float:
+    """AUROC against real defects, where there are enough of them, else with synthetic ones."""
     is_defective = features.is_defective.numpy()
-    temperature = calibration.fit_temperature(folds.margins, is_defective)
-    scores = calibration.probabilities(folds.margins, temperature)
-    threshold = calibration.best_f1_threshold(scores, is_defective)
-    low, high = calibration.near_band(scores, is_defective, threshold)
-    is_called = scores >= threshold
-    thresholds = Thresholds(
-        defect_probability=threshold,
-        near_threshold_low=low,
-        near_threshold_high=high,
-        anomaly_score=second.threshold,
-        domain_distance=calibration.domain_limit(folds.domain_distances),
-    )
-    limits = Limits(
-        gradcam_high=calibration.attention_limit(
-            folds.attention.amax(dim=(1, 2)).double().numpy(), is_defective
+    margins = readings.margins
+    if int(is_defective.sum()) < ENOUGH_DEFECTS:
+        synthetic = readings.synthetic_margins[~is_defective]
+        margins = np.concatenate([margins, synthetic])
+        is_defective = np.concatenate([is_defective, np.ones(len(synthetic), np.bool_)])
+    return float(roc_auc_score(is_defective, margins))
+
+
+def _fit(
+    features: CachedFeatures,
+    readings: Readings,
+    copies: int,
+    seed: int,
+    stages: Stages,
+    progress: Progress,
+) -> Parts:
+    """The models of the bundle, from all photos; the statistics of good parts out of fold."""
+    is_good = ~features.is_defective
+    good = np.stack([p.photo.pixels for p in readings.photos if not p.is_defective])
+    rows = torch.arange(len(features.is_defective))
+    return Parts(
+        head=train_head(sample_of(features, rows, copies=copies), seed=seed, progress=progress),
+        autoencoder=staged_autoencoder(
+            "autoencoder", good, seed=seed, stages=stages, progress=progress
         ),
+        good_residuals=residual_stats(readings.autoencoder.deviations[is_good]),
+        domain=fit_domain(features.fingerprints[:, 0], features.is_defective),
+    )
+
+
+def _limits(readings: Readings, decider: Decider) -> Limits:
+    peaks = readings.classifier.attention.amax(dim=(1, 2)).double().numpy()
+    return Limits(
+        gradcam_high=calibration.attention_limit(peaks, readings.is_defective),
         # Up to the threshold a part is good: blue. Twice as strange is as red as it gets.
-        anomaly_low=second.threshold / 2,
-        anomaly_high=second.threshold * 2,
+        anomaly_low=decider.thresholds.anomaly_score / 2,
+        anomaly_high=decider.thresholds.anomaly_score * 2,
     )
-    metrics = {
-        "folds": float(FOLDS),
-        "classifier_auroc": float(roc_auc_score(is_defective, scores)),
-        "classifier_f1": calibration.f1(is_called, is_defective),
-        "classifier_recall": float(is_called[is_defective].mean()),
-        "classifier_false_alarm_rate": float(is_called[~is_defective].mean()),
-        "near_threshold_share_of_good": float(
-            ((scores >= low) & (scores < high))[~is_defective].mean()
-        ),
-        "out_of_domain_share": float(np.mean(folds.domain_distances > thresholds.domain_distance)),
+
+
+def _metrics(measured: Mapping[str, Any], readings: Readings) -> dict[str, float]:
+    """The figures out of fold that the manifest keeps; those that cannot be computed are left out.
+
+    Those against synthetic defects are there for products that have few or no real ones.
+    """
+    classifier, second, both = (
+        measured[part] for part in ("classifier", "autoencoder", "combined")
+    )
+    localised = measured["localisation"] or {}
+    calibrated = measured["calibration"] or {}
+    found = {
+        **{f"classifier_{name}": classifier[name] for name in _FIGURES},
+        "classifier_ece": calibrated.get("ece"),
+        **{f"autoencoder_{name}": second[name] for name in (*_FIGURES, "mse_auroc")},
+        **{name: both[name] for name in ("escapes", "review_load_on_good", "undecidable")},
+        "synthetic_auroc": _synthetic_auroc(readings),
+        "anomaly_map_pixel_auroc": localised.get("anomaly_map", {}).get("pixel_auroc"),
+        "anomaly_map_aupro": localised.get("anomaly_map", {}).get("aupro"),
     }
-    return temperature, thresholds, limits, metrics
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _document(
+    manifest: Manifest, measured: Mapping[str, Any], judged: Sequence[JudgedPhoto]
+) -> dict[str, Any]:
+    """The figures of the folds with what they are figures of, as `write_report` takes them."""
+    return {
+        "product": manifest.product,
+        "bundle": manifest.digest,
+        "policy": manifest.policy,
+        "thresholds": manifest.thresholds.model_dump(),
+        **measured,
+        "photos": [row(photo) for photo in judged],
+    }
+
+
+def _picture_source(readings: Readings, judged: Sequence[JudgedPhoto]) -> PictureSource:
+    """Photo and maps of any photo of the folds."""
+    places = {photo.path: place for place, photo in enumerate(judged)}
+
+    def pictures(path: str) -> Pictures:
+        place = places[path]
+        pixels, maps = readings.photos[place].photo.pixels, judged[place].maps
+        if maps is None:
+            raise LookupError(path)
+        return draw_pictures(pixels, maps)
+
+    return pictures
+
+
+def _synthetic_auroc(readings: Readings) -> float:
+    """The classifier's, on good photos against the same photos with synthetic defects."""
+    is_good = ~readings.is_defective
+    margins = readings.classifier.margins[is_good]
+    synthetic = readings.classifier.synthetic_margins[is_good]
+    labels = np.repeat([False, True], len(margins))
+    return float(roc_auc_score(labels, np.concatenate([margins, synthetic])))
 
 
 def _data_card(dataset: Dataset) -> DataCard:
@@ -183,7 +290,14 @@ def _provenance(
 ) -> str:
     defects = sum(photo.is_defective for photo in photos)
     turned = "also turned, mirrored and relit" if copies > 1 else "as they are"
+    of_defects = (
+        f"and {defects} defective {photos_are}, {turned}; synthetic defects on the good ones count "
+        f"as much as {WORTH_OF_SYNTHETIC} real ones."
+        if defects
+        else f"{photos_are}, {turned}; no photo of a defect: all defects are synthetic, drawn onto "
+        "the good ones."
+    )
     return (
-        f"Backbone: {source.provenance} Head: {len(photos) - defects} good and {defects} "
-        f"defective {photos_are}, {turned}. Autoencoder: good {photos_are} only."
+        f"Backbone: {source.provenance} Head: {len(photos) - defects} good {of_defects} "
+        f"Autoencoder: good {photos_are} only."
     )

@@ -4,10 +4,11 @@ import torch
 from worker.inspect.autoencoder import (
     Autoencoder,
     ResidualStats,
-    anomaly_map,
     anomaly_score,
+    deviation,
     residual,
     smooth,
+    standardised,
 )
 
 
@@ -33,7 +34,7 @@ def test_the_border_is_not_darkened_by_pixels_that_are_not_there():
 
 def test_each_pixel_is_measured_against_its_own_mean_and_deviation():
     good = ResidualStats(mean=torch.full((16, 16), 2.0), std=torch.full((16, 16), 0.5))
-    maps = anomaly_map(torch.full((1, 16, 16), 9.0), good)
+    maps = standardised(deviation(torch.full((1, 16, 16), 9.0)), good)
     torch.testing.assert_close(maps, torch.full((1, 16, 16), 2.0))  # (√9 - 2) / 0.5
 
 
@@ -45,7 +46,7 @@ def test_the_score_is_the_strangest_pixel():
 def test_statistics_of_another_size_are_refused():
     good = ResidualStats(mean=torch.zeros(8, 8), std=torch.ones(8, 8))
     with pytest.raises(ValueError, match="16"):
-        anomaly_map(torch.zeros(1, 16, 16), good)
+        standardised(torch.zeros(1, 16, 16), good)
 
 
 def test_the_code_is_a_real_bottleneck_and_the_photo_comes_back_in_full_size():

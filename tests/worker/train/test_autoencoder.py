@@ -2,7 +2,13 @@ import numpy as np
 import torch
 
 from worker.train import autoencoder
-from worker.train.autoencoder import residual_stats, residuals_of, train_autoencoder
+from worker.train.autoencoder import (
+    residual_stats,
+    residuals_of,
+    staged_autoencoder,
+    train_autoencoder,
+)
+from worker.train.stages import Stages
 
 
 def pictures(count: int) -> np.ndarray:
@@ -27,13 +33,22 @@ def test_training_learns_to_rebuild_and_its_weights_are_what_half_precision_hold
     assert not trained.training
 
 
-def test_statistics_are_mean_and_spread_of_the_root_error_with_a_floor():
-    # Two good photos: the root of the error is 1 and 3 everywhere, but 2 and 2 in one quarter.
-    residuals = torch.stack([torch.full((64, 64), 1.0), torch.full((64, 64), 9.0)])
-    residuals[:, :32, :32] = 4.0
-    stats = residual_stats(residuals)
+def test_statistics_are_mean_and_spread_of_the_deviations_with_a_floor():
+    # Two good photos: 1 and 3 everywhere, but 2 and 2 in one quarter.
+    deviations = torch.stack([torch.full((64, 64), 1.0), torch.full((64, 64), 3.0)])
+    deviations[:, :32, :32] = 2.0
+    stats = residual_stats(deviations)
     assert stats.mean[60, 60] == 2.0
     assert stats.mean[5, 5] == 2.0
     # Deviation of 1 and 3 is the root of 2; it is also the upper quartile, so the quiet
     # quarter gets it as its floor.
-    torch.testing.assert_close(stats.std, torch.full((64, 64), 2.0**0.5), rtol=0.02, atol=0)
+    torch.testing.assert_close(stats.std, torch.full((64, 64), 2.0**0.5))
+
+
+def test_a_finished_autoencoder_is_read_and_not_trained_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(autoencoder, "STEPS", 2)
+    good = pictures(2)
+    first = staged_autoencoder("ae", good, seed=0, stages=Stages(tmp_path / "s", {}))
+    monkeypatch.setattr(autoencoder, "train_autoencoder", None)
+    again = staged_autoencoder("ae", good, seed=0, stages=Stages(tmp_path / "s", {}))
+    assert torch.equal(residuals_of(first, good), residuals_of(again, good))

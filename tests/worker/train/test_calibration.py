@@ -3,12 +3,12 @@ import math
 import numpy as np
 import pytest
 
+from shared.errors import InvalidInput
 from worker.inspect.preprocess import Quality
 from worker.train.calibration import (
+    Policy,
     attention_limit,
-    best_f1_threshold,
     domain_limit,
-    f1,
     fit_temperature,
     near_band,
     probabilities,
@@ -21,30 +21,51 @@ def flags(text):
     return np.array([character == "x" for character in text])
 
 
+def threshold(policy, scores, defective):
+    return Policy(policy).threshold(np.array(scores), flags(defective))
+
+
 def test_the_best_threshold_lies_halfway_between_the_classes_where_they_part():
-    scores = np.array([0.1, 0.2, 0.6, 0.9])
-    assert best_f1_threshold(scores, flags("..xx")) == pytest.approx(0.4)
+    assert threshold("best-f1", [0.1, 0.2, 0.6, 0.9], "..xx") == pytest.approx(0.4)
 
 
 def test_the_best_threshold_weighs_escapes_against_false_alarms_by_f1():
     # Above 0.45: finds 3 of 3 with 1 false alarm, F1 = 6/7. Above 0.65: 2 of 3, none, F1 = 4/5.
-    scores = np.array([0.1, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8])
-    defective = flags("...x.xx")
-    assert best_f1_threshold(scores, defective) == pytest.approx(0.45)
-    assert f1(scores >= 0.45, defective) == pytest.approx(6 / 7)
-    assert f1(scores >= 0.65, defective) == pytest.approx(4 / 5)
+    scores = [0.1, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8]
+    assert threshold("best-f1", scores, "...x.xx") == pytest.approx(0.45)
 
 
 def test_of_equally_good_thresholds_the_lowest_is_taken():
     # Above 0.15: 2 found, 2 false alarms, F1 = 4/6. Above 0.65: 1 found, none, F1 = 2/3.
-    scores = np.array([0.1, 0.2, 0.4, 0.6, 0.7])
-    defective = flags(".x..x")
-    assert f1(scores >= 0.15, defective) == f1(scores >= 0.65, defective)
-    assert best_f1_threshold(scores, defective) == pytest.approx(0.15)
+    scores = [0.1, 0.2, 0.4, 0.6, 0.7]
+    assert threshold("best-f1", scores, ".x..x") == pytest.approx(0.15)
+    # Above 0.15: 2 false alarms cost 2. Above 0.65: 1 escape costs 2.
+    assert threshold("cost=2:1", scores, ".x..x") == pytest.approx(0.15)
 
 
-def test_f1_of_nothing_found_is_zero():
-    assert f1(flags("...."), flags("..xx")) == 0.0
+def test_a_wanted_recall_is_reached_with_the_fewest_false_alarms():
+    scores = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
+    defective = ".x.x.x.x"
+    assert threshold("recall=1", scores, defective) == pytest.approx(0.15)
+    assert threshold("recall=0.75", scores, defective) == pytest.approx(0.35)
+    assert threshold("recall=0.74", scores, defective) == pytest.approx(0.35)
+    assert threshold("recall=0.5", scores, defective) == pytest.approx(0.55)
+
+
+def test_costs_decide_between_an_escape_and_false_alarms():
+    # The lowest defect lies under two good parts: finding it costs two false alarms.
+    scores = [0.1, 0.3, 0.4, 0.5, 0.9]
+    assert threshold("cost=3:1", scores, ".x..x") == pytest.approx(0.2)
+    assert threshold("cost=1.5:1", scores, ".x..x") == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "f1", "recall", "recall=0", "recall=1.1", "recall=x", "cost=20", "cost=0:1",
+             "cost=1:-1", "cost=a:b", "cost=inf:1", "best-f1=2"]
+)  # fmt: skip
+def test_what_is_no_policy_is_refused_with_those_that_there_are(text):
+    with pytest.raises(InvalidInput, match="best-f1.*recall=.*cost="):
+        Policy(text)
 
 
 def test_the_temperature_makes_the_probability_as_sure_as_it_is_right():
@@ -91,6 +112,10 @@ def test_a_limit_is_the_median_times_the_spread_of_logarithms():
     # Logs 0, 1, 2, 3, 4: median 2, absolute deviations 2, 1, 0, 1, 2 with median 1.
     values = np.exp(np.arange(5.0))
     assert upper_limit(values, deviations=2.0) == pytest.approx(math.exp(2 + 2 * 1.4826))
+
+
+def test_a_photo_without_any_anomaly_does_not_spoil_the_limit():
+    assert math.isfinite(upper_limit(np.array([-0.5, 0.0, 2.0, 2.5, 3.0]), deviations=2.0))
 
 
 def test_one_odd_photo_hardly_moves_a_limit():

@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from worker.train.stages import Stages
+
+
+def numbers():
+    return {"numbers": torch.arange(3.0)}
+
+
+def never():
+    raise AssertionError("made again")
+
+
+def test_a_finished_stage_is_read_by_the_next_start(tmp_path):
+    made = Stages(tmp_path / "s", {"seed": 1}).once("a", numbers)
+    read = Stages(tmp_path / "s", {"seed": 1}).once("a", never)
+    assert torch.equal(made["numbers"], read["numbers"])
+
+
+def test_what_follows_from_something_else_is_made_afresh(tmp_path):
+    Stages(tmp_path / "s", {"seed": 1}).once("a", numbers)
+    other = Stages(tmp_path / "s", {"seed": 2})
+    assert torch.equal(other.once("a", lambda: {"numbers": torch.ones(1)})["numbers"], torch.ones(1))
+
+
+def test_a_stage_that_breaks_off_leaves_nothing_that_looks_finished(tmp_path):
+    stages = Stages(tmp_path / "s", {})
+
+    def broken():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stages.once("a", broken)
+    assert torch.equal(stages.once("a", numbers)["numbers"], torch.arange(3.0))
+
+
+def test_a_damaged_stage_is_made_again(tmp_path):
+    Stages(tmp_path / "s", {}).once("a", numbers)
+    (tmp_path / "s" / "a.safetensors").write_bytes(b"half")
+    assert torch.equal(Stages(tmp_path / "s", {}).once("a", numbers)["numbers"], torch.arange(3.0))
+    assert Stages(tmp_path / "s", {}).once("a", never)
+
+
+def test_nothing_is_left_after_clearing(tmp_path):
+    stages = Stages(tmp_path / "s", {})
+    stages.once("a", numbers)
+    stages.clear()
+    assert not (tmp_path / "s").exists()

@@ -1,0 +1,137 @@
+"""Out-of-fold readings: what models say of training photos that they were not fitted on.
+
+Everything that a bundle holds is fitted anew for each fold: head, domain and autoencoder. The
+readings are what thresholds come from, and what the figures of a training are measured on.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
+from torch import Tensor
+
+from worker.inspect.autoencoder import anomaly_score, deviation, standardised
+from worker.inspect.gradcam import gradcam
+from worker.inspect.head import DEFECTIVE
+from worker.train.autoencoder import residual_stats, residuals_of, staged_autoencoder
+from worker.train.dataset import LabelledPhoto
+from worker.train.domain import fit_domain
+from worker.train.features import CachedFeatures
+from worker.train.head import sample_of, train_head
+from worker.train.progress import Progress, silent
+from worker.train.stages import Stages
+
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class AutoencoderReadings:
+    """What the autoencoders of the folds say of each photo."""
+
+    mses: NDArray[np.float64]  # (N,)
+    deviations: Tensor  # (N, 256, 256): root of the smoothed residual
+    strangeness: Tensor  # (N, 256, 256): standard deviations, by the good photos of other folds
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Anomaly scores (N,)."""
+        return anomaly_score(self.strangeness).double().numpy()
+
+
+@dataclass(frozen=True)
+class ClassifierReadings:
+    """What the heads and domains of the folds say of each photo."""
+
+    margins: NDArray[np.float64]  # (N,): logit of defective minus logit of good
+    synthetic_margins: NDArray[np.float64]
+    """(N,): of a good photo with synthetic defects, by the head of its fold; NaN for others."""
+    attention: Tensor  # (N, 8, 8), raw Grad-CAM
+    domain_distances: NDArray[np.float64]  # (N,)
+
+
+def draw_folds(photos: Sequence[LabelledPhoto], *, folds: int, seed: int) -> NDArray[np.int64]:
+    """The fold of each photo (N,): every fold has its share of good and defective photos.
+
+    Photos of one group, near-duplicates of each other, are in one fold.
+    """
+    labels = np.array([photo.is_defective for photo in photos])
+    groups = np.array([photo.group for photo in photos])
+    fold_of = np.zeros(len(photos), np.int64)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for number, (_, read) in enumerate(splitter.split(labels, labels, groups)):
+        fold_of[read] = number
+    return fold_of
+
+
+def _folds(fold_of: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
+    for number in range(int(fold_of.max()) + 1):
+        is_read = torch.from_numpy(fold_of == number)
+        yield torch.nonzero(~is_read)[:, 0], torch.nonzero(is_read)[:, 0]
+
+
+def read_classifier(
+    features: CachedFeatures,
+    fold_of: NDArray[np.int64],
+    *,
+    copies: int,
+    seed: int,
+    progress: Progress = silent,
+) -> ClassifierReadings:
+    """Fit head and domain on all folds but one, read the rest, fold by fold.
+
+    `copies`: how many of the cached copies of each photo the heads are trained on. All copies
+    of a photo and its damaged versions are in its fold; only the photo as it is gets read.
+    """
+    count = len(features.is_defective)
+    margins, synthetic = torch.zeros(count), torch.full((count,), torch.nan)
+    attention = torch.zeros(count, *features.maps.shape[2:])
+    distances = torch.zeros(count)
+    for number, (fitted, read) in enumerate(_folds(fold_of), start=1):
+        head = train_head(sample_of(features, fitted, copies=copies), seed=seed)
+        domain = fit_domain(features.fingerprints[fitted, 0], features.is_defective[fitted])
+        fingerprints = features.fingerprints[read, 0]
+        margins[read] = _margin(head.logits(fingerprints))
+        good = read[~features.is_defective[read]]
+        synthetic[good] = _margin(head.logits(features.synthetic[good, 0]))
+        attention[read] = gradcam(features.maps[read], fingerprints, head)
+        distances[read] = domain.distance(fingerprints)
+        progress(f"heads of the folds, {copies} of each photo", number, int(fold_of.max()) + 1)
+    return ClassifierReadings(
+        margins.double().numpy(), synthetic.double().numpy(), attention, distances.double().numpy()
+    )
+
+
+def _margin(logits: Tensor) -> Tensor:
+    return logits[:, DEFECTIVE] - logits[:, 1 - DEFECTIVE]
+
+
+def read_autoencoder(
+    photos: Sequence[LabelledPhoto],
+    fold_of: NDArray[np.int64],
+    *,
+    seed: int,
+    stages: Stages,
+    progress: Progress = silent,
+) -> AutoencoderReadings:
+    """Fit an autoencoder to the good photos of all folds but one, read the rest, fold by fold."""
+    pixels = np.stack([photo.photo.pixels for photo in photos])
+    is_good = ~torch.tensor([photo.is_defective for photo in photos])
+    residuals = torch.zeros(pixels.shape[:3])
+    for number, (fitted, read) in enumerate(_folds(fold_of), start=1):
+        autoencoder = staged_autoencoder(
+            f"autoencoder-fold-{number}",
+            pixels[fitted[is_good[fitted]].numpy()],
+            seed=seed,
+            stages=stages,
+            progress=progress,
+        )
+        residuals[read] = residuals_of(autoencoder, pixels[read.numpy()])
+    deviations = deviation(residuals)
+    strangeness = torch.zeros_like(deviations)
+    for fitted, read in _folds(fold_of):
+        good = residual_stats(deviations[fitted[is_good[fitted]]])
+        strangeness[read] = standardised(deviations[read], good)
+    return AutoencoderReadings(residuals.mean(dim=(1, 2)).double().numpy(), deviations, strangeness)

@@ -1,0 +1,123 @@
+"""From out-of-fold readings to the numbers that decide, and to figures that are fair to them.
+
+The bundle gets thresholds from all readings. Its figures may not: a threshold chosen on a photo
+flatters what is then measured on that photo. So for the figures, each fold is decided by the
+thresholds of the other folds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.manifest import Limits, QualityLimits, Thresholds
+from shared.verdicts import Scores, decide
+from worker.inspect.preprocess import quality_reasons
+from worker.train import calibration
+from worker.train.calibration import Policy
+from worker.train.crossvalidation import AutoencoderReadings, ClassifierReadings
+from worker.train.dataset import LabelledPhoto
+from worker.train.judged import JudgedPhoto, Maps, storable
+from worker.train.localisation import mask_of
+
+ENOUGH_DEFECTS = 10
+"""With fewer real defects to read, synthetic ones help to place the classifier's threshold."""
+
+ANOMALY_DEVIATIONS = 2.0
+"""Some 2 % of good parts lie above: each is a disagreement that a person looks at."""
+
+
+@dataclass(frozen=True)
+class Decider:
+    """All numbers that turn the readings of a photo into an outcome."""
+
+    temperature: float
+    thresholds: Thresholds
+    quality: QualityLimits
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Everything read of the training photos out of fold, row by row."""
+
+    photos: Sequence[LabelledPhoto]
+    fold_of: NDArray[np.int64]  # (N,)
+    classifier: ClassifierReadings
+    autoencoder: AutoencoderReadings
+
+    @property
+    def is_defective(self) -> NDArray[np.bool_]:
+        return np.array([photo.is_defective for photo in self.photos])
+
+
+def fit_decider(readings: Readings, rows: NDArray[np.bool_], policy: Policy) -> Decider:
+    """Thresholds and limits from the readings of some photos: rows (N,)."""
+    is_defective = readings.is_defective[rows]
+    margins = readings.classifier.margins[rows]
+    if int(is_defective.sum()) < ENOUGH_DEFECTS:
+        synthetic = readings.classifier.synthetic_margins[rows]
+        synthetic = synthetic[np.isfinite(synthetic)]
+        margins = np.concatenate([margins, synthetic])
+        is_defective = np.concatenate([is_defective, np.ones(len(synthetic), np.bool_)])
+    temperature = calibration.fit_temperature(margins, is_defective)
+    scores = calibration.probabilities(margins, temperature)
+    threshold = policy.threshold(scores, is_defective)
+    low, high = calibration.near_band(scores, is_defective, threshold)
+    is_good = rows & ~readings.is_defective
+    return Decider(
+        temperature,
+        Thresholds(
+            defect_probability=threshold,
+            near_threshold_low=low,
+            near_threshold_high=high,
+            anomaly_score=calibration.upper_limit(
+                readings.autoencoder.scores[is_good], deviations=ANOMALY_DEVIATIONS
+            ),
+            domain_distance=calibration.domain_limit(readings.classifier.domain_distances[rows]),
+        ),
+        calibration.quality_limits(
+            [photo.photo.quality for photo, chosen in zip(readings.photos, rows, strict=True) if chosen]
+        ),
+    )
+
+
+def judge_out_of_fold(
+    readings: Readings, *, policy: Policy, limits: Limits, data: Path
+) -> list[JudgedPhoto]:
+    """What each photo would have got, by models and thresholds that have not seen it.
+
+    `limits`: the scales that maps are drawn in. `data`: the folder that paths are relative to;
+    its masks are used where there are any. Raises UnusableData for a mask that cannot be read.
+    """
+    judged: dict[int, JudgedPhoto] = {}
+    anomaly_scores = readings.autoencoder.scores
+    for fold in range(int(readings.fold_of.max()) + 1):
+        is_read = readings.fold_of == fold
+        decider = fit_decider(readings, ~is_read, policy)
+        probabilities = calibration.probabilities(readings.classifier.margins, decider.temperature)
+        for row in np.nonzero(is_read)[0].tolist():
+            photo = readings.photos[row]
+            scores = Scores(
+                defect_probability=float(probabilities[row]),
+                mse=float(readings.autoencoder.mses[row]),
+                anomaly_score=float(anomaly_scores[row]),
+                domain_distance=float(readings.classifier.domain_distances[row]),
+                quality_reasons=quality_reasons(photo.photo.quality, decider.quality),
+            )
+            judged[row] = JudgedPhoto(
+                path=photo.path.relative_to(data).as_posix(),
+                label=photo.label,
+                is_seen=False,
+                scores=scores,
+                outcome=decide(scores, decider.thresholds),
+                thresholds=decider.thresholds,
+                maps=Maps(
+                    readings.classifier.attention[row].numpy(),
+                    storable(readings.autoencoder.strangeness[row].numpy()),
+                    limits,
+                    mask_of(photo.path),
+                ),
+            )
+    return [judged[row] for row in range(len(readings.photos))]

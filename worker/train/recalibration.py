@@ -1,0 +1,234 @@
+"""A model version for another camera: statistics, limits and thresholds from some good photos.
+
+Another station has another light, lens and background. What that does to all photos alike is
+taken out: the head reads features as if they came from the photos it was trained on, and
+everything that says what good parts look like is measured again. No weight is trained, so some
+twenty photos are enough; no defect is needed, so none is measured either.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+import hashlib
+import tempfile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shared.errors import DefectScopeError, UnusableData
+from shared.manifest import Limits, Manifest, Thresholds
+from worker.inspect.autoencoder import (
+    ResidualStats,
+    anomaly_score,
+    deviation,
+    standardised,
+)
+from worker.inspect.backbone import pool
+from worker.inspect.bundle import (
+    MODEL,
+    Parts,
+    ProductModel,
+    artifact_of,
+    check_replaceable,
+    write_bundle,
+    write_parts,
+)
+from worker.inspect.domain import Domain
+from worker.inspect.files import open_bundle
+from worker.inspect.head import DEFECTIVE, Head
+from worker.inspect.preprocess import Photo, prepare
+from worker.train import calibration
+from worker.train.autoencoder import residual_stats, residuals_of
+from worker.train.dataset import SUFFIXES
+from worker.train.decision import ANOMALY_DEVIATIONS
+from worker.train.progress import Progress, silent
+
+MIN_PHOTOS = 10
+WORTH_OF_TRAINING = 20
+"""What training learnt of the spread of good parts counts as much as this many new photos."""
+ALARM_DEVIATIONS = 3.0
+"""The classifier's threshold is raised until good photos lie this far below it."""
+
+_FOLDS = 5
+_PHOTOS_PER_PASS = 16
+
+
+def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = silent) -> Manifest:
+    """Write to `out` the bundle as it should be for the camera of these photos of good parts.
+
+    `photos`: a folder of .png and .jpg files, every one of a good part. Thresholds are placed by
+    photos that the statistics were not taken from, in five folds.
+    Raises UnusableData naming files that cannot be used, DamagedBundle, and Conflict if `out`
+    holds something else than a bundle.
+    """
+    check_replaceable(out)
+    files, read = _read(photos, progress)
+    inspector, model = open_bundle(bundle)
+    pixels = np.stack([photo.pixels for photo in read])
+    found: list[Tensor] = []
+    for first in range(0, len(pixels), _PHOTOS_PER_PASS):
+        found.append(pool(inspector.engine.features(pixels[first : first + _PHOTOS_PER_PASS])))
+        progress("backbone", min(first + _PHOTOS_PER_PASS, len(pixels)), len(pixels))
+    fingerprints = torch.cat(found)
+    deviations = deviation(residuals_of(model.parts.autoencoder, pixels))
+
+    margins, anomalies, distances = (torch.zeros(len(pixels)) for _ in range(3))
+    for fold in range(_FOLDS):
+        is_read = torch.arange(len(pixels)) % _FOLDS == fold
+        adapted = _adapt(model.parts, fingerprints[~is_read], deviations[~is_read])
+        logits = adapted.head.logits(fingerprints[is_read])
+        margins[is_read] = logits[:, DEFECTIVE] - logits[:, 1 - DEFECTIVE]
+        anomalies[is_read] = anomaly_score(standardised(deviations[is_read], adapted.good_residuals))
+        distances[is_read] = adapted.domain.distance(fingerprints[is_read])
+
+    manifest = model.manifest
+    thresholds = _thresholds(manifest, margins, anomalies, distances)
+    digests = tuple(sorted("sha256:" + hashlib.sha256(f.read_bytes()).hexdigest() for f in files))
+    is_alarm = torch.sigmoid(margins / manifest.temperature) >= thresholds.defect_probability
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / MODEL
+        write_parts(_adapt(model.parts, fingerprints, deviations), file)
+        adapted_manifest = manifest.model_copy(
+            update={
+                "created_at": datetime.now(UTC),
+                "model": artifact_of(file),
+                "thresholds": thresholds,
+                "limits": Limits(
+                    gradcam_high=manifest.limits.gradcam_high,
+                    anomaly_low=thresholds.anomaly_score / 2,
+                    anomaly_high=thresholds.anomaly_score * 2,
+                ),
+                "quality": calibration.quality_limits([photo.quality for photo in read]),
+                "data": manifest.data.model_copy(update={"calibrated_on": digests}),
+                "recalibrated_from": model.digest,
+                # The figures of the training were measured with other thresholds.
+                "metrics": {
+                    "calibration_photos": float(len(files)),
+                    "classifier_false_alarm_rate": float(is_alarm.float().mean()),
+                    "autoencoder_false_alarm_rate": float(
+                        (anomalies >= thresholds.anomaly_score).float().mean()
+                    ),
+                    "out_of_domain_share": float(
+                        (distances > thresholds.domain_distance).float().mean()
+                    ),
+                },
+                "provenance": f"{manifest.provenance} Recalibrated on {len(files)} photos of good "
+                "parts from another camera; no weight was trained on them.",
+            }
+        )
+        is_beside = (out.resolve().parent / model.backbone.name).is_file()
+        write_bundle(
+            out, adapted_manifest, model=file, backbone=None if is_beside else model.backbone
+        )
+    return adapted_manifest
+
+
+def _read(folder: Path, progress: Progress) -> tuple[list[Path], list[Photo]]:
+    files = sorted(
+        path
+        for path in folder.glob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+    photos: list[Photo] = []
+    problems: list[str] = []
+    seen: dict[str, Path] = {}
+    for number, path in enumerate(files, start=1):
+        try:
+            data = path.read_bytes()
+            photos.append(prepare(data))
+            twin = seen.setdefault(hashlib.sha256(data).hexdigest(), path)
+            if twin != path:
+                problems.append(f"{path} is the same photo as {twin}. Remove one.")
+        except (DefectScopeError, OSError) as error:
+            problems.append(f"{path} cannot be used: {error}. Repair or remove it.")
+        progress("reading photos", number, len(files))
+    if len(files) < MIN_PHOTOS:
+        problems.append(
+            f"{folder} has {len(files)} .png or .jpg files, at least {MIN_PHOTOS} are needed, some "
+            "twenty are better: add photos of good parts from this camera."
+        )
+    if problems:
+        raise UnusableData(
+            f"{folder} cannot be calibrated on:\n" + "\n".join(f"- {p}" for p in problems)
+        )
+    return files, photos
+
+
+def _adapt(parts: Parts, fingerprints: Tensor, deviations: Tensor) -> Parts:
+    """The parts as photos of good parts, (N, 1024) and (N, 256, 256), say they should be."""
+    shift = fingerprints.mean(dim=0) - parts.domain.good_mean
+    return replace(
+        parts,
+        head=_shifted(parts.head, shift),
+        good_residuals=_blended(parts.good_residuals, deviations),
+        domain=_moved(parts.domain, shift, fingerprints),
+    )
+
+
+def _shifted(head: Head, shift: Tensor) -> Head:
+    """The head that reads features as if the shift had not happened."""
+    return replace(head, hidden_bias=head.hidden_bias - head.hidden_weight @ shift)
+
+
+def _blended(known: ResidualStats, deviations: Tensor) -> ResidualStats:
+    """The new photos' mean, and a spread between theirs and that of the training."""
+    new = residual_stats(deviations)
+    share = len(deviations) / (len(deviations) + WORTH_OF_TRAINING)
+    variance = share * new.std.square() + (1 - share) * known.std.square()
+    return ResidualStats(new.mean, variance.sqrt())
+
+
+def _moved(known: Domain, shift: Tensor, fingerprints: Tensor) -> Domain:
+    """The domain about the new photos: its covariance mixes what training and they have shown."""
+    count = len(fingerprints)
+    share = count / (count + WORTH_OF_TRAINING)
+    spread = (known.variances - known.floor).clamp(min=0).sqrt()[:, None] * known.directions
+    away = (fingerprints - fingerprints.mean(dim=0)) / np.sqrt(max(1, count - 1))
+    both = torch.cat([np.sqrt(1 - share) * spread, np.sqrt(share) * away]).double()
+    _, singular, directions = torch.linalg.svd(both, full_matrices=False)
+    is_kept = singular > singular[0] * 1e-5
+    return Domain(
+        mean=known.mean + shift,
+        good_mean=known.good_mean + shift,
+        directions=directions[is_kept].float(),
+        variances=(singular[is_kept].square().float() + known.floor),
+        floor=known.floor,
+    )
+
+
+def _thresholds(
+    manifest: Manifest, margins: Tensor, anomalies: Tensor, distances: Tensor
+) -> Thresholds:
+    """Where good photos (N,) that had no part in the statistics say that thresholds belong."""
+    old = manifest.thresholds
+    odds = (margins / manifest.temperature).double()
+    median = odds.median()
+    spread = 1.4826 * (odds - median).abs().median()
+    centre = _log_odds(old.defect_probability)
+    moved = max(0.0, float(median + ALARM_DEVIATIONS * spread) - centre)
+    low, middle, high = (
+        _probability(_log_odds(value) + moved)
+        for value in (old.near_threshold_low, old.defect_probability, old.near_threshold_high)
+    )
+    return Thresholds(
+        defect_probability=middle,
+        near_threshold_low=low,
+        near_threshold_high=high,
+        anomaly_score=calibration.upper_limit(
+            anomalies.double().numpy(), deviations=ANOMALY_DEVIATIONS
+        ),
+        domain_distance=max(
+            old.domain_distance, calibration.domain_limit(distances.double().numpy())
+        ),
+    )
+
+
+def _log_odds(probability: float) -> float:
+    clipped = min(max(probability, 1e-9), 1 - 1e-9)
+    return float(np.log(clipped / (1 - clipped)))
+
+
+def _probability(log_odds: float) -> float:
+    return float(1 / (1 + np.exp(-log_odds)))

@@ -1,0 +1,56 @@
+"""What a training has finished, on disk: a killed one goes on where it was.
+
+Each stage is a safetensors file in a folder beside the bundle that is being made. The folder
+is bound to everything that the stages follow from; another data set, seed or backbone starts
+afresh. It goes when the bundle is written.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from worker.inspect.backbone import save_safetensors
+
+log = structlog.stdlib.get_logger()
+
+_FOLLOWS_FROM = "follows-from"
+
+
+class Stages:
+    """The finished stages of one training."""
+
+    def __init__(self, folder: Path, follows_from: Mapping[str, Any]) -> None:
+        """`follows_from`: whatever decides what the stages contain, as JSON can hold it."""
+        self._folder = folder
+        digest = hashlib.sha256(json.dumps(follows_from, sort_keys=True).encode()).hexdigest()
+        mark = folder / _FOLLOWS_FROM
+        if not mark.is_file() or mark.read_text() != digest:
+            self.clear()
+            folder.mkdir(parents=True)
+            mark.write_text(digest)
+
+    def once(self, name: str, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The stage's tensors: read where they are finished, else made and kept."""
+        file = self._folder / f"{name}.safetensors"
+        if file.is_file():
+            try:
+                tensors: dict[str, Tensor] = load_file(file)
+            except (OSError, SafetensorError) as error:
+                log.warning("stage_unreadable", file=str(file), error=str(error))
+            else:
+                return tensors
+        made = {key: tensor.contiguous() for key, tensor in make().items()}
+        save_safetensors(made, file)
+        return made
+
+    def clear(self) -> None:
+        """Forget everything."""
+        shutil.rmtree(self._folder, ignore_errors=True)
