@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def train(
     seed: int = 0,
     photos_are: str = "photos",
     progress: Progress = silent,
+    warn: Callable[[str], None] = lambda warning: None,
 ) -> Manifest:
     """Train a product from a folder in MVTec layout and write its bundle to `out`.
 
@@ -50,7 +51,8 @@ def train(
     were trained on; held-out photos are only listed. The same photos and seed
     give the same model, up to the rounding of the machine. The backbone goes
     into the bundle unless its file lies beside it. `photos_are` says in the
-    provenance what the photos are, where they are no photos.
+    provenance what the photos are, where they are no photos. `warn` hears what is
+    odd about the folder, but no reason not to train.
     Raises UnusableData for the folder, InvalidInput for the backbone or the name,
     Conflict if `out` holds something else than a bundle.
     """
@@ -58,6 +60,8 @@ def train(
     _check_name(product)
     check_replaceable(out)
     dataset = read_dataset(data, seed=seed, progress=progress)
+    for warning in dataset.warnings:
+        warn(warning)
     photos = dataset.trained_on
     with tempfile.TemporaryDirectory() as scratch_name:
         scratch = Path(scratch_name)

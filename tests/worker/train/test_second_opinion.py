@@ -21,7 +21,7 @@ def labelled(tmp_path, label, count, *, spot):
         if spot:
             pixels[100:140, 90:130] = spot
         photo = Photo(pixels, measure_quality(pixels))
-        photos.append(LabelledPhoto(tmp_path, "train", label, f"{label}{number}", photo))
+        photos.append(LabelledPhoto(tmp_path, "train", label, f"{label}{number}", photo, number))
     return photos
 
 
