@@ -54,10 +54,19 @@ def _bars() -> Iterator[Tell]:
 
 
 def train_with_progress(data: Path, *, product: str, out: Path, backbone: str, seed: int) -> None:
+    warnings: list[str] = []
     with _bars() as tell:
         manifest = train(
-            data, product=product, out=out, backbone=backbone, seed=seed, progress=tell
+            data,
+            product=product,
+            out=out,
+            backbone=backbone,
+            seed=seed,
+            progress=tell,
+            warn=warnings.append,
         )
+    for warning in warnings:
+        _stderr.print(f"warning: {warning}", markup=False)
     table = Table("out-of-fold figure", "value", box=None, pad_edge=False)
     for name, value in sorted(manifest.metrics.items()):
         table.add_row(name.replace("_", " "), f"{value:.4f}")

@@ -45,7 +45,12 @@ def prepare(data: bytes) -> Photo:
 
     Raises NotAnImage, UnreadableImage or ImageOutOfBounds.
     """
-    pixels = resize(decode(data))
+    return shrink(decode(data))
+
+
+def shrink(rgb: Pixels) -> Photo:
+    """What the models and the quality limits see of a decoded picture (H, W, 3)."""
+    pixels = resize(rgb)
     return Photo(pixels, measure_quality(pixels))
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ def train(
     report: Path | None = None,
     photos_are: str = "photos",
     progress: Progress = silent,
+    warn: Callable[[str], None] = lambda warning: None,
 ) -> Manifest:
     """Train a product from a folder in MVTec layout and write its bundle to `out`.
 
@@ -80,7 +81,8 @@ def train(
     The same photos and seed give the same model, up to the rounding of the machine. A killed
     training goes on where it was when it is called again. The backbone goes into the bundle
     unless its file lies beside it. `photos_are` says in the provenance what the photos are,
-    where they are no photos.
+    where they are no photos. `warn` hears what is odd about the folder, but no reason not to
+    train.
     Raises UnusableData for the folder, InvalidInput for the backbone, the name or the policy,
     Conflict if `out` holds something else than a bundle.
     """
@@ -89,6 +91,8 @@ def train(
     chosen_policy = Policy(policy)
     check_replaceable(out)
     dataset = read_dataset(data, seed=seed, hold_out=folds is None, progress=progress)
+    for warning in dataset.warnings:
+        warn(warning)
     photos = dataset.trained_on
     with tempfile.TemporaryDirectory() as scratch_name:
         scratch = Path(scratch_name)

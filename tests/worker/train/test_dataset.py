@@ -8,14 +8,16 @@ from shared.errors import UnusableData
 from worker.train.dataset import photo_files, read_dataset
 
 
-def put(folder: Path, label: str, count: int, *, start: int = 0) -> list[Path]:
-    """Write `count` photos, each of another grey pattern."""
+def put(
+    folder: Path, label: str, count: int, *, start: int = 0, size: tuple[int, int] = (130, 130)
+) -> list[Path]:
+    """Write `count` photos of (height, width), each of another grey pattern."""
     (folder / label).mkdir(parents=True, exist_ok=True)
     paths = []
     for number in range(start, start + count):
         rng = np.random.default_rng([number, *f"{folder.name}/{label}".encode()])
         path = folder / label / f"{number:03d}.png"
-        cv2.imwrite(str(path), rng.integers(0, 255, (130, 130, 3), np.uint8))
+        cv2.imwrite(str(path), rng.integers(0, 255, (*size, 3), np.uint8))
         paths.append(path)
     return paths
 
@@ -77,14 +79,22 @@ def test_a_folder_without_good_photos_is_refused_with_the_remedy(data):
 def test_too_few_good_photos_are_counted(data):
     for path in sorted((data / "train" / "good").iterdir())[3:]:
         path.unlink()
-    with pytest.raises(UnusableData, match="has 3 usable photos, at least 10 are needed"):
+    with pytest.raises(UnusableData, match="has 3 usable photos of different parts, at least 10"):
         read_dataset(data, seed=0)
 
 
-def test_a_folder_without_defects_is_refused_with_the_remedy(tmp_path):
+def test_good_photos_alone_can_be_trained_on(tmp_path):
     put(tmp_path / "train", "good", 12)
-    with pytest.raises(UnusableData, match=r"0 photos of defects.*add folders such as"):
-        read_dataset(tmp_path, seed=0)
+    put(tmp_path / "test", "good", 3)
+    dataset = read_dataset(tmp_path, seed=0)
+    assert labels(dataset.trained_on) == ["good"] * 12
+    assert labels(dataset.held_out) == ["good"] * 3
+
+
+def test_a_handful_of_defects_is_used(tmp_path):
+    put(tmp_path / "train", "good", 12)
+    put(tmp_path / "train", "bent", 1)
+    assert labels(read_dataset(tmp_path, seed=0).trained_on) == ["bent"] + ["good"] * 12
 
 
 def test_unreadable_files_are_all_named_at_once(data):
@@ -120,6 +130,9 @@ def test_copies_under_one_label_count_once_so_that_no_fold_leaks(data):
         copy.write_bytes((data / "train" / "good" / "005.png").read_bytes())
     dataset = read_dataset(data, seed=0)
     assert labels(dataset.trained_on).count("good") == 12
+    (warning,) = dataset.warnings
+    assert "3 of 33 files are copies of others" in warning
+    assert "good/copy2.png" in warning
 
 
 def test_an_empty_folder_is_told_which_layout_is_expected(tmp_path):
@@ -139,3 +152,136 @@ def test_progress_counts_every_file(data):
     heard = []
     read_dataset(data, seed=0, progress=lambda *report: heard.append(report))
     assert heard[-1] == ("reading photos", 30, 30)
+
+
+def refusal(data, **options) -> str:
+    with pytest.raises(UnusableData) as raised:
+        read_dataset(data, seed=0, **options)
+    return str(raised.value)
+
+
+def put_again(original: Path, copy: Path) -> None:
+    """The same photo, encoded again as a poor JPEG."""
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(copy), cv2.imread(str(original)), [cv2.IMWRITE_JPEG_QUALITY, 60])
+
+
+def group_of(dataset, path: Path) -> int:
+    (group,) = {p.group for p in (*dataset.trained_on, *dataset.held_out) if p.path == path}
+    return group
+
+
+def test_all_problems_are_named_in_one_refusal(data):
+    put(data, "train", 1)
+    put(data / "test" / "bent", "deeper", 1)
+    (data / "test" / "crushed").mkdir()
+    put(data / "train", "Good", 1)
+    (data / "train" / "good" / "000.png").write_bytes(b"no picture")
+    put(data / "test", "wide", 1, size=(130, 200))
+    message = refusal(data)
+    for problem in (
+        "no label's folder: " + str(data / "train" / "000.png"),
+        "Move them up into it",
+        "test/crushed has no photos",
+        "train/Good would be taken for a type of defect",
+        "good/000.png cannot be used",
+        f"200 x 130 pixels: 1 files ({data / 'test' / 'wide' / '000.png'})",
+    ):
+        assert problem in message
+    assert message.count("\n- ") == 6
+
+
+def test_photos_in_no_labels_folder_alone_are_explained(tmp_path):
+    put(tmp_path, "train", 3)
+    message = refusal(tmp_path)
+    assert "no label's folder" in message
+    assert "layout of MVTec" in message
+
+
+def test_files_of_other_kinds_are_left_out_and_named(data):
+    (data / "train" / "good" / "a.bmp").write_bytes(b"BM")
+    (data / "train" / "good" / ".DS_Store").write_bytes(b"")
+    (warning,) = read_dataset(data, seed=0).warnings
+    assert "1 files are no .png, .jpg or .jpeg" in warning
+    assert "good/a.bmp" in warning
+
+
+def test_other_resolutions_of_one_shape_are_only_mentioned(data):
+    put(data / "train", "good", 2, start=50, size=(260, 260))
+    (warning,) = read_dataset(data, seed=0).warnings
+    assert "photos of 2 sizes" in warning
+    assert "260 x 260 pixels: 2 files" in warning
+    assert "good/051.png" in warning
+
+
+def test_an_orderly_folder_has_no_warnings(data):
+    assert read_dataset(data, seed=0).warnings == ()
+
+
+def test_a_photo_encoded_again_on_the_other_side_is_refused_by_name(data):
+    original = data / "train" / "good" / "005.png"
+    copy = data / "test" / "good" / "renamed.jpg"
+    put_again(original, copy)
+    message = refusal(data)
+    assert "train and test that show the same part" in message
+    assert f"{original} and {copy}" in message or f"{copy} and {original}" in message
+
+
+def test_photos_of_one_part_are_one_group_and_others_are_not(data):
+    original = data / "train" / "good" / "005.png"
+    copies = [original.with_name(f"again{number}.jpg") for number in range(2)]
+    for copy in copies:
+        put_again(original, copy)
+        original = copy
+    dataset = read_dataset(data, seed=0)
+    first, *others = (group_of(dataset, path) for path in (*copies, copies[0].with_name("005.png")))
+    assert others == [first, first]
+    assert len({photo.group for photo in dataset.trained_on}) == 12 + 10
+
+
+def test_frames_of_one_part_do_not_count_as_parts(tmp_path):
+    paths = put(tmp_path / "train", "good", 9)
+    put_again(paths[0], paths[0].with_name("again.jpg"))
+    assert "has 9 usable photos of different parts" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_photos_of_one_defective_part_are_on_one_side(data, seed):
+    originals = sorted((data / "test" / "scratched").iterdir())[:4]
+    for original in originals:
+        put_again(original, original.with_name(f"again-{original.stem}.jpg"))
+    dataset = read_dataset(data, seed=seed)
+    trained_on = {photo.group for photo in dataset.trained_on}
+    assert trained_on.isdisjoint(photo.group for photo in dataset.held_out)
+    assert "scratched" in labels(dataset.held_out)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_defect_beside_a_held_out_good_photo_of_the_part_is_held_out(data, seed):
+    before = data / "test" / "good" / "001.png"
+    after = data / "test" / "scratched" / "after.jpg"
+    put_again(before, after)
+    dataset = read_dataset(data, seed=seed)
+    assert after in [photo.path for photo in dataset.held_out]
+    assert "Check their labels" in dataset.warnings[0]
+    assert str(after) in dataset.warnings[0]
+
+
+def test_without_holding_out_everything_is_trained_on_and_copies_share_a_group(data):
+    original = data / "train" / "good" / "005.png"
+    copy = data / "test" / "good" / "renamed.jpg"
+    put_again(original, copy)
+    dataset = read_dataset(data, seed=0, hold_out=False)
+    assert labels(dataset.trained_on) == ["bent"] * 4 + ["good"] * 17 + ["scratched"] * 10
+    assert dataset.held_out == ()
+    assert group_of(dataset, original) == group_of(dataset, copy)
+
+
+def test_groups_follow_content_not_names(data):
+    def groups():
+        return {p.sha256: p.group for p in read_dataset(data, seed=0).trained_on}
+
+    before = groups()
+    for number, path in enumerate(sorted((data / "train" / "good").iterdir(), reverse=True)):
+        path.rename(path.with_name(f"renamed-{number:03d}.png"))
+    assert groups() == before

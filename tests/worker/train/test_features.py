@@ -46,7 +46,7 @@ def test_light_is_cut_at_white():
 
 def test_rows_are_photos_in_order_and_copy_0_is_the_photo_as_it_is(photos, tmp_path):
     labelled = [
-        LabelledPhoto(tmp_path, "train", ("good", "bent")[index % 2], str(index), photo)
+        LabelledPhoto(tmp_path, "train", ("good", "bent")[index % 2], str(index), photo, index)
         for index, photo in enumerate(photos)
     ] * 2
     engine = StandInEngine()
