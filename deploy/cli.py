@@ -141,7 +141,7 @@ def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
     data: Annotated[Path, typer.Argument(help="Folder in MVTec layout.")],
     report: Annotated[
-        Path | None, typer.Option(help="Folder for the full result of every photo.")
+        Path | None, typer.Option(help="Folder for the report: index.html and report.json.")
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -25,9 +25,10 @@ from shared.tables import Status
 from worker.inspect.bundle import ProductModel
 from worker.inspect.files import judge_files, open_bundle
 from worker.inspect.pipeline import Judgement
-from worker.train.evaluation import evaluate
+from worker.train.evaluation import evaluate, picture_source
 from worker.train.progress import Progress as Tell
 from worker.train.render import render_dataset
+from worker.train.report import write_report
 from worker.train.train import train
 
 _stderr = Console(stderr=True, highlight=False)
@@ -80,28 +81,33 @@ def evaluate_and_print(bundle: Path, data: Path, *, report: Path | None, as_json
     with _bars() as tell:
         document = evaluate(bundle, data, progress=tell)
     if report is not None:
-        report.mkdir(parents=True, exist_ok=True)
-        (report / "evaluation.json").write_text(json.dumps(document, indent=2) + "\n")
+        page = write_report(document, report, picture_source(bundle, data))
+        _stderr.print(f"report: {page}", soft_wrap=True)
     if as_json:
         print(json.dumps(document))
         return
-    whole = document["whole_folder"]
+    whole, intervals = document["whole_folder"], document["intervals"]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     table.add_column(f"not seen in training ({document['images']} photos)", justify="right")
+    table.add_column("95 % interval", justify="right")
     table.add_column(f"whole folder ({whole['images']} photos)", justify="right")
     for part, figure in (
         *(("classifier", name) for name in ("auroc", "average_precision", "f1", "recall")),
         ("classifier", "false_alarm_rate"),
         *(("autoencoder", name) for name in ("auroc", "mse_auroc", "recall", "false_alarm_rate")),
-        *(("combined", name) for name in ("escapes", "review_load_on_good", "undecidable")),
+        *(("combined", name) for name in ("escapes", "escape_rate", "review_load_on_good")),
+        ("combined", "undecidable"),
     ):
         table.add_row(
             f"{part} {figure.replace('_', ' ')}",
             _figure(document[part][figure]),
+            _interval(intervals[part].get(figure)),
             _figure(whole[part][figure]),
         )
     Console().print(table)
+    for sentence in document["in_words"].values():
+        _stderr.print(sentence)
     for note in document["notes"]:
         _stderr.print(note)
     if document["seen_in_training"]:
@@ -180,3 +186,7 @@ def _figure(value: float | int | None) -> str:
     if value is None:
         return "n/a"
     return str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def _interval(value: Sequence[float] | None) -> str:
+    return "" if value is None else f"{value[0]:.4f} to {value[1]:.4f}"

@@ -13,6 +13,7 @@ from sqlalchemy import select, update
 from shared import inspections, products
 from shared.db import transaction
 from shared.errors import DamagedBundle, DatabaseUnavailable, StorageUnavailable
+from shared.manifest import Limits
 from shared.settings import get_settings
 from shared.storage import storage
 from shared.tables import Inspection, InspectionEvent, Status
@@ -47,6 +48,7 @@ class StandIn:
                 photo.pixels,
                 np.zeros((8, 8), np.float32),
                 np.zeros((256, 256), np.float32),
+                Limits(gradcam_high=1.0, anomaly_low=1.0, anomaly_high=6.0),
             )
             for photo in photos
         ]

@@ -6,6 +6,7 @@ stays blue all over.
 
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 OPACITY = 0.45
@@ -30,7 +31,16 @@ def draw_overlay(photo: NDArray[np.uint8], heat: NDArray[np.float32]) -> bytes:
     blended = cv2.addWeighted(
         colours, OPACITY, cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), 1 - OPACITY, 0
     )
-    is_encoded, jpeg = cv2.imencode(".jpg", blended, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return _to_jpeg(blended)
+
+
+def encode(photo: NDArray[np.uint8]) -> bytes:
+    """JPEG of the photo alone: (H, W, 3) RGB."""
+    return _to_jpeg(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))
+
+
+def _to_jpeg(bgr: MatLike) -> bytes:
+    is_encoded, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not is_encoded:
         raise RuntimeError("OpenCV could not encode a JPEG")
     return jpeg.tobytes()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.errors import InvalidInput
+from shared.manifest import Limits
 from shared.verdicts import Outcome, Scores, decide
 from worker.inspect.autoencoder import anomaly_score, deviation, residual, standardised
 from worker.inspect.backbone import pool
@@ -37,19 +38,22 @@ class Judgement:
     outcome: Outcome
     photo: NDArray[np.uint8] = field(repr=False)  # (256, 256, 3) RGB
     attention: NDArray[np.float32] = field(repr=False)
-    """Grad-CAM (8, 8) in the bundle's fixed scale: 0 is blue, 1 is red."""
+    """Raw Grad-CAM (8, 8), at least 0, in units of the logit."""
     strangeness: NDArray[np.float32] = field(repr=False)
-    """Anomaly map (256, 256) in the bundle's fixed scale: 0 is blue, 1 is red."""
+    """Raw anomaly map (256, 256), standard deviations."""
+    limits: Limits = field(repr=False)
+    """The bundle's fixed scales, by which the maps are drawn."""
 
     @cached_property
     def overlay(self) -> bytes:
         """JPEG, 256 x 256: where the classifier looked."""
-        return draw_overlay(self.photo, self.attention)
+        return draw_overlay(self.photo, scale(self.attention, 0.0, self.limits.gradcam_high))
 
     @cached_property
     def anomaly_map(self) -> bytes:
         """JPEG, 256 x 256: where the photo differs from good parts."""
-        return draw_overlay(self.photo, self.strangeness)
+        heat = scale(self.strangeness, self.limits.anomaly_low, self.limits.anomaly_high)
+        return draw_overlay(self.photo, heat)
 
 
 @dataclass(frozen=True)
@@ -133,11 +137,12 @@ def _judge_one(photo: Photo, readings: Readings, row: int, model: ProductModel) 
         domain_distance=float(readings.domain_distances[row]),
         quality_reasons=quality_reasons(photo.quality, manifest.quality),
     )
-    limits = manifest.limits
     return Judgement(
         scores,
         decide(scores, manifest.thresholds),
         photo.pixels,
-        scale(readings.attention[row].numpy(), 0.0, limits.gradcam_high),
-        scale(readings.strangeness[row].numpy(), limits.anomaly_low, limits.anomaly_high),
+        # Copies: a view would keep the maps of the whole batch alive with each photo.
+        readings.attention[row].numpy().copy(),
+        readings.strangeness[row].numpy().copy(),
+        manifest.limits,
     )

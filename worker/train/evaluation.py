@@ -7,212 +7,163 @@ is there to be compared with what a service says of the same folder.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score
+import torch
 
 from shared.errors import DefectScopeError, UnusableData
-from shared.verdicts import Disposition, Outcome, Scores, Verdict
+from worker.inspect.bundle import ProductModel
 from worker.inspect.files import judge_files, open_bundle
-from worker.train.dataset import GOOD, photo_files
+from worker.inspect.overlay import encode
+from worker.inspect.pipeline import Judgement
+from worker.inspect.preprocess import prepare
+from worker.train.dataset import photo_files
+from worker.train.judged import Flags, JudgedPhoto, Maps, row
+from worker.train.localisation import mask_file, read_mask
+from worker.train.metrics import figures, measure
 from worker.train.progress import Progress, silent
+from worker.train.report import Pictures, PictureSource
 
 
-@dataclass(frozen=True)
-class JudgedPhoto:
-    path: str
-    """Relative to the evaluated folder."""
-    label: str
-    is_seen: bool
-    """The bundle was trained or calibrated on it."""
-    scores: Scores
-    outcome: Outcome
-
-    @property
-    def is_defective(self) -> bool:
-        return self.label != GOOD
-
-    @property
-    def is_escape(self) -> bool:
-        """A defective part that passes with nobody looking."""
-        return self.is_defective and self.outcome.disposition is Disposition.PASS
-
-
-def evaluate(bundle: Path, data: Path, *, progress: Progress = silent) -> dict[str, Any]:
+def evaluate(
+    bundle: Path, data: Path, *, seed: int = 0, progress: Progress = silent
+) -> dict[str, Any]:
     """Judge DATA/test with a bundle and measure: a document that JSON can hold.
 
-    A figure that cannot be computed is None, and `notes` says why.
+    A figure that cannot be computed is None, and `notes` says why. Masks under
+    DATA/ground_truth are used where there are any; `seed` is that of the resamples.
     Raises DamagedBundle, and UnusableData naming files that cannot be judged.
     """
     inspector, model = open_bundle(bundle)
     files = photo_files(data, ("test",))
     labels = {path: label for _, label, path in files}
+    masks, problems = _read_masks(list(labels))
     seen = frozenset(model.manifest.data.trained_on)
+    digests: dict[str, str] = {}
     judged: list[JudgedPhoto] = []
-    broken: list[str] = []
-    for path, judgement in judge_files(inspector, model, list(labels)):
+    for number, (path, judgement) in enumerate(judge_files(inspector, model, list(labels)), 1):
         if isinstance(judgement, DefectScopeError):
-            broken.append(f"- {path}: {judgement}. Repair or remove it.")
+            problems.append(f"- {path}: {judgement}. Repair or remove it.")
         else:
-            digest = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+            name = path.relative_to(data).as_posix()
+            digests[name] = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
             judged.append(
                 JudgedPhoto(
-                    path.relative_to(data).as_posix(),
+                    name,
                     labels[path],
-                    digest in seen,
+                    digests[name] in seen,
                     judgement.scores,
                     judgement.outcome,
+                    model.manifest.thresholds,
+                    _maps(judgement, masks.get(path)),
                 )
             )
-        progress("judging photos", len(judged) + len(broken), len(files))
-    if broken:
-        raise UnusableData(f"{data} cannot be evaluated:\n" + "\n".join(broken))
+        progress("judging photos", number, len(files))
+    if problems:
+        raise UnusableData(f"{data} cannot be evaluated:\n" + "\n".join(problems))
     unseen = [photo for photo in judged if not photo.is_seen]
+    measured = measure(unseen, seed=seed)
     return {
-        "bundle": model.digest,
-        "product": model.manifest.product,
-        "engine": inspector.engine.name,
-        "thresholds": model.manifest.thresholds.model_dump(),
-        **measure(unseen),
+        **_identity(model, inspector.engine.name),
+        "data_digest": _digest_of([digests[photo.path] for photo in unseen]),
+        **measured,
         "seen_in_training": len(judged) - len(unseen),
-        "notes": _notes(judged, unseen),
+        "notes": _notes(judged, unseen, measured["notes"]),
         "whole_folder": {
             "not_a_measure_of_quality": "includes photos that the bundle was trained on",
             "seen_in_training": len(judged) - len(unseen),
-            **measure(judged),
+            **figures(judged),
         },
-        "photos": [_row(photo) for photo in judged],
+        "photos": [row(photo) for photo in judged],
     }
 
 
-def measure(photos: Sequence[JudgedPhoto]) -> dict[str, Any]:
-    """Figures over photos; those that need both classes are None where one is missing."""
-    good = [photo for photo in photos if not photo.is_defective]
-    defective = [photo for photo in photos if photo.is_defective]
+def picture_source(bundle: Path, data: Path) -> PictureSource:
+    """Photo and maps of any photo of the folder, judged again when asked for."""
+    inspector, model = open_bundle(bundle)
+
+    def pictures(path: str) -> Pictures:
+        photo = prepare((data / path).read_bytes())
+        (judgement,) = inspector.judge([photo], [model])
+        return Pictures(encode(photo.pixels), judgement.overlay, judgement.anomaly_map)
+
+    return pictures
+
+
+def _read_masks(photos: Sequence[Path]) -> tuple[dict[Path, Flags], list[str]]:
+    """The masks that there are, and what is wrong with the others."""
+    masks: dict[Path, Flags] = {}
+    problems: list[str] = []
+    for photo in photos:
+        file = mask_file(photo)
+        try:
+            if file.is_file():
+                masks[photo] = read_mask(file)
+        except UnusableData as error:
+            problems.append(f"- {error}.")
+    return masks, problems
+
+
+def _maps(judgement: Judgement, mask: Flags | None) -> Maps:
+    largest = np.finfo(np.float16).max
+    strangeness = np.clip(judgement.strangeness, -largest, largest).astype(np.float16)
+    return Maps(judgement.attention, strangeness, judgement.limits, mask)
+
+
+def _identity(model: ProductModel, engine: str) -> dict[str, Any]:
+    """What was evaluated, and with what: enough to do it again."""
+    manifest = model.manifest
     return {
-        "images": len(photos),
-        "good": len(good),
-        "defective": len(defective),
-        "classifier": {
-            "auroc": _auroc(photos, _probability),
-            "average_precision": _average_precision(photos, _probability),
-            **_called(photos, lambda photo: photo.outcome.is_defective),
+        "bundle": model.digest,
+        "product": manifest.product,
+        "engine": engine,
+        "thresholds": manifest.thresholds.model_dump(),
+        "thresholds_from": (
+            "Chosen in training from predictions out of fold, at the best F1, and for the "
+            "autoencoder from good photos kept aside; none of the photos measured here had a part "
+            "in it."
+        ),
+        "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "trained": {
+            "at": manifest.created_at.isoformat(timespec="seconds"),
+            "seed": manifest.seed,
+            "photos": manifest.data.counts,
+            "data_digest": manifest.data.digest,
+            "provenance": manifest.provenance,
         },
-        "autoencoder": {
-            "auroc": _auroc(photos, _anomaly),
-            "mse_auroc": _auroc(photos, _mse),
-            "average_precision": _average_precision(photos, _anomaly),
-            **_called(photos, lambda photo: photo.outcome.is_anomalous),
+        "versions": {
+            "python": platform.python_version(),
+            "defectscope": version("defectscope"),
+            "torch": torch.__version__,
+            "opencv": cv2.__version__,
+            "numpy": np.__version__,
         },
-        "combined": {
-            "escapes": sum(photo.is_escape for photo in defective),
-            "rejected_defects": _count(defective, Disposition.REJECT),
-            "held_defects": _count(defective, Disposition.HOLD),
-            "passed_good": _count(good, Disposition.PASS),
-            "held_good": _count(good, Disposition.HOLD),
-            "rejected_good": _count(good, Disposition.REJECT),
-            "review_load_on_good": _share(_count(good, Disposition.HOLD), len(good)),
-            "undecidable": sum(photo.outcome.verdict is Verdict.UNDECIDABLE for photo in photos),
-        },
-        "by_type": {label: _of_type(photos, label) for label in sorted({p.label for p in photos})},
     }
 
 
-def _of_type(photos: Sequence[JudgedPhoto], label: str) -> dict[str, Any]:
-    of_type = [photo for photo in photos if photo.label == label]
-    against_good = [photo for photo in photos if not photo.is_defective or photo.label == label]
-    return {
-        "images": len(of_type),
-        "called_defective": sum(photo.outcome.is_defective for photo in of_type),
-        "called_anomalous": sum(photo.outcome.is_anomalous for photo in of_type),
-        "held": _count(of_type, Disposition.HOLD),
-        "escapes": sum(photo.is_escape for photo in of_type),
-        "classifier_auroc": None if label == GOOD else _auroc(against_good, _probability),
-        "autoencoder_auroc": None if label == GOOD else _auroc(against_good, _anomaly),
-    }
+def _digest_of(digests: Sequence[str]) -> str:
+    return "sha256:" + hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
 
 
-def _called(
-    photos: Sequence[JudgedPhoto], is_called: Callable[[JudgedPhoto], bool]
-) -> dict[str, float | None]:
-    """F1, recall and false-alarm rate of one model's opinion at the bundle's threshold."""
-    hits = sum(photo.is_defective and is_called(photo) for photo in photos)
-    alarms = sum(not photo.is_defective and is_called(photo) for photo in photos)
-    defective = sum(photo.is_defective for photo in photos)
-    return {
-        "f1": _share(2 * hits, hits + alarms + defective) if defective else None,
-        "recall": _share(hits, defective),
-        "false_alarm_rate": _share(alarms, len(photos) - defective),
-    }
-
-
-def _probability(photo: JudgedPhoto) -> float:
-    return photo.scores.defect_probability
-
-
-def _anomaly(photo: JudgedPhoto) -> float:
-    return photo.scores.anomaly_score
-
-
-def _mse(photo: JudgedPhoto) -> float:
-    return photo.scores.mse
-
-
-def _auroc(photos: Sequence[JudgedPhoto], score: Callable[[JudgedPhoto], float]) -> float | None:
-    labels = np.array([photo.is_defective for photo in photos])
-    if len(set(labels.tolist())) < 2:
-        return None
-    return float(roc_auc_score(labels, [score(photo) for photo in photos]))
-
-
-def _average_precision(
-    photos: Sequence[JudgedPhoto], score: Callable[[JudgedPhoto], float]
-) -> float | None:
-    labels = np.array([photo.is_defective for photo in photos])
-    if len(set(labels.tolist())) < 2:
-        return None
-    return float(average_precision_score(labels, [score(photo) for photo in photos]))
-
-
-def _count(photos: Sequence[JudgedPhoto], disposition: Disposition) -> int:
-    return sum(photo.outcome.disposition is disposition for photo in photos)
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def _notes(judged: Sequence[JudgedPhoto], unseen: Sequence[JudgedPhoto]) -> list[str]:
-    notes: list[str] = []
+def _notes(
+    judged: Sequence[JudgedPhoto], unseen: Sequence[JudgedPhoto], measured: Sequence[str]
+) -> list[str]:
     if not unseen:
         return [
             "The bundle was trained on every photo of this folder: nothing can be said of "
             "its quality. Evaluate on photos that it has not seen."
         ]
-    if len({photo.is_defective for photo in unseen}) < 2:
-        missing = "good" if unseen[0].is_defective else "defective"
-        notes.append(
-            f"No {missing} photo that the bundle has not seen: figures that need both are left out."
-        )
+    notes = list(measured)
     if len(unseen) < len(judged):
         notes.append(
             f"{len(judged) - len(unseen)} of {len(judged)} photos were trained on and count "
             "only under whole_folder."
         )
     return notes
-
-
-def _row(photo: JudgedPhoto) -> Mapping[str, Any]:
-    return {
-        "path": photo.path,
-        "label": photo.label,
-        "seen_in_training": photo.is_seen,
-        **asdict(photo.scores),
-        "verdict": photo.outcome.verdict,
-        "disposition": photo.outcome.disposition,
-        "review_reasons": photo.outcome.review_reasons,
-    }

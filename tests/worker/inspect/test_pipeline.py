@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from shared.errors import InvalidInput
 from shared.verdicts import Disposition, QualityReason, ReviewReason, Verdict
 from worker.inspect.bundle import load_bundle
 from worker.inspect.engines.torch_engine import TorchEngine
+from worker.inspect.overlay import draw_overlay
 from worker.inspect.pipeline import Inspector
 from worker.inspect.preprocess import Photo, measure_quality
 
@@ -91,11 +94,20 @@ def test_the_scores_are_those_of_the_parts_put_together_by_hand(inspector, photo
     inner = slice(6, -6)
     stats = bottle.parts.good_residuals
     z = (np.sqrt(cv2.blur(squared, (11, 11))) - stats.mean.numpy()) / stats.std.numpy()
-    limits = bottle.manifest.limits
-    expected = np.clip((z - limits.anomaly_low) / (limits.anomaly_high - limits.anomaly_low), 0, 1)
     np.testing.assert_allclose(
-        judgement.strangeness[inner, inner], expected[inner, inner], atol=1e-4
+        judgement.strangeness[inner, inner], z[inner, inner], rtol=1e-4, atol=1e-3
     )
+
+
+def test_the_maps_are_drawn_in_the_bundles_fixed_scales(inspector, photos, bottle):
+    (judgement,) = inspector.judge(photos[:1], [bottle])
+    limits = bottle.manifest.limits
+    flat = np.full((256, 256), (limits.anomaly_low + limits.anomaly_high) / 2, np.float32)
+    halfway = replace(judgement, strangeness=flat, attention=flat[:8, :8] * 0)
+
+    heat = np.full((256, 256), 0.5, np.float32)
+    assert halfway.anomaly_map == draw_overlay(photos[0].pixels, heat)
+    assert halfway.overlay == draw_overlay(photos[0].pixels, heat * 0)
 
 
 def test_both_pictures_are_jpegs_of_256_by_256(inspector, photos, bottle):
