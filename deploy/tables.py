@@ -57,14 +57,15 @@ def print_shadow(summary: Mapping[str, Any], console: Console) -> None:
         soft_wrap=True,
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("active says", "shadow says"):
+    for column in ("", "active", "shadow"):
         table.add_column(column)
     table.add_column("photos", justify="right")
-    for pair in (*summary["verdicts"], *summary["dispositions"]):
-        style = None if pair["active"] == pair["shadow"] else "yellow"
-        table.add_row(pair["active"], pair["shadow"], str(pair["inspections"]), style=style)
+    for of in ("verdict", "disposition"):
+        for pair in summary[f"{of}s"]:
+            style = None if pair["active"] == pair["shadow"] else "yellow"
+            table.add_row(of, pair["active"], pair["shadow"], str(pair["inspections"]), style=style)
     for code, count in summary["failure_codes"].items():
-        table.add_row("", f"failed: {code}", str(count), style="red")
+        table.add_row("failure", "", code, str(count), style="red")
     if table.row_count:
         console.print(table)
 

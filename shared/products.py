@@ -160,8 +160,8 @@ def roll_back(
     """Activate the version that was active before the present one; again, the one before that.
 
     Activations are a stack: activating puts a version on top, rolling back takes it
-    away. After 1, 2, 3 the first rollback gives 2 and the second 1, not 3 again; and
-    what was rolled back from is never rolled back to.
+    away. After 1, 2, 3 the first rollback gives 2 and the second 1, not 3 again; what
+    was rolled back from is gone from the stack until somebody activates it anew.
 
     With `from_version`, only if that is the version to leave: sent again, because the
     answer was lost, it changes nothing. Raises NotFound, and Conflict where another
