@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -198,15 +199,7 @@ class DefectScope:
 
     def inspections(self, **filters: str | int) -> Iterator[Inspection]:
         """All inspections that match, newest first; filters as in `GET /v1/inspections`."""
-        token = ""
-        while True:
-            page = self._send(
-                "GET", "/v1/inspections", params={**filters, "page_token": token}
-            ).json()
-            yield from map(Inspection.of, page["inspections"])
-            token = page["next_page_token"]
-            if not token:
-                return
+        return map(Inspection.of, self._pages("/v1/inspections", "inspections", filters))
 
     def cancel(self, inspection_id: str) -> Inspection:
         return Inspection.of(self._send("POST", f"/v1/inspections/{inspection_id}/cancel").json())
@@ -224,11 +217,18 @@ class DefectScope:
         return answer.content
 
     def publish(
-        self, bundle: str | Path, *, activate: bool = False, on_file: Callable[[str], None] = print
+        self,
+        bundle: str | Path,
+        *,
+        activate: bool = False,
+        shadow: bool = False,
+        on_file: Callable[[str], None] = print,
     ) -> Mapping[str, Any]:
         """Publish a bundle folder; files that the service has already are not sent again.
 
-        `on_file` is told each file that is sent. Returns the version.
+        `activate` judges photos with it from now on, `shadow` beside the active version
+        without telling anybody. `on_file` is told each file that is sent. Returns the
+        version.
         """
         folder = Path(bundle)
         manifest = json.loads((folder / "manifest.json").read_bytes())
@@ -246,9 +246,63 @@ class DefectScope:
             "POST", f"/v1/products/{product}/versions", json=manifest
         ).json()
         if activate:
-            self._send("POST", f"/v1/products/{product}/versions/{version['version']}/activate")
+            self.activate(product, version["version"])
             version["is_active"] = True
+        if shadow:
+            self.start_shadow(product, version["version"])
+            version["is_shadow"] = True
         return version
+
+    def products(self) -> list[Mapping[str, Any]]:
+        """The products, each with its active and its shadow version."""
+        products: list[Mapping[str, Any]] = self._send("GET", "/v1/products").json()["products"]
+        return products
+
+    def activate(self, product: str, version: int) -> Mapping[str, Any]:
+        """Judge photos by this version from now on. Returns the product."""
+        return self._product("POST", product, f"/versions/{version}/activate")
+
+    def roll_back(self, product: str) -> Mapping[str, Any]:
+        """Activate the version that was active before the present one. Returns the product."""
+        active = next(
+            (one["active_version"] for one in self.products() if one["name"] == product), None
+        )
+        # With the version to leave, an attempt whose answer was lost does not go back twice.
+        return self._product(
+            "POST", product, "/rollback", params={"from_version": active} if active else None
+        )
+
+    def start_shadow(self, product: str, version: int) -> Mapping[str, Any]:
+        """Judge photos by this version too, and tell nobody. Returns the product."""
+        return self._product("POST", product, f"/versions/{version}/shadow")
+
+    def stop_shadow(self, product: str) -> None:
+        self._send("DELETE", f"{_path(product)}/shadow")
+
+    def shadow(self, product: str) -> Mapping[str, Any]:
+        """How the shadow compares with the active version, in numbers."""
+        return self._product("GET", product, "/shadow")
+
+    def disagreements(self, product: str, *, page_size: int = 50) -> Iterator[Mapping[str, Any]]:
+        """Inspections of which shadow and active version disagree, newest first."""
+        yield from self._pages(
+            f"{_path(product)}/shadow/disagreements", "disagreements", {"page_size": page_size}
+        )
+
+    def _product(self, method: str, product: str, rest: str, **request: Any) -> Mapping[str, Any]:
+        document: dict[str, Any] = self._send(method, _path(product) + rest, **request).json()
+        return document
+
+    def _pages(
+        self, path: str, noun: str, params: Mapping[str, str | int]
+    ) -> Iterator[Mapping[str, Any]]:
+        token = ""
+        while True:
+            page = self._send("GET", path, params={**params, "page_token": token}).json()
+            yield from page[noun]
+            token = page["next_page_token"]
+            if not token:
+                return
 
     def _send(
         self, method: str, path: str, *, extra_seconds: float = 0, **request: Any
@@ -282,6 +336,10 @@ class DefectScope:
         wished = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
         # Jitter: a hundred stations that lost the service together must not return together.
         self._sleep(max(wished, 0.2 * 2**attempt) * random.uniform(0.8, 1.3))  # noqa: S311
+
+
+def _path(product: str) -> str:
+    return f"/v1/products/{quote(product, safe='')}"
 
 
 def _detail(answer: httpx.Response) -> tuple[str, str, str | None]:

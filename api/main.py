@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api import problems
-from api.routes import inspections, operations, predict, products
+from api.routes import inspections, operations, predict, products, shadows
 from api.waiting import Waiting
 from shared.logs import configure_logging
 from shared.queue import Ringer, celery_app
@@ -50,7 +50,7 @@ def make_app() -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     problems.install(app)
-    for module in (inspections, predict, products, operations):
+    for module in (inspections, predict, products, shadows, operations):
         app.include_router(module.router)
 
     generate = app.openapi

@@ -9,7 +9,15 @@ from typing import Any, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.manifest import Manifest, Thresholds
-from shared.tables import TERMINAL, Inspection, InspectionEvent, ModelVersion, Product, Status
+from shared.tables import (
+    TERMINAL,
+    Activation,
+    Inspection,
+    InspectionEvent,
+    ModelVersion,
+    Product,
+    Status,
+)
 from shared.verdicts import (
     Disposition,
     QualityReason,
@@ -329,6 +337,7 @@ class VersionOut(BaseModel):
     published_by: str
     created_at: datetime
     is_active: bool
+    is_shadow: bool
     manifest: Manifest
 
     @classmethod
@@ -340,6 +349,7 @@ class VersionOut(BaseModel):
             published_by=row.published_by,
             created_at=row.created_at,
             is_active=row.id == product.active_version_id,
+            is_shadow=row.id == product.shadow_version_id,
             manifest=Manifest.model_validate(row.manifest),
         )
 
@@ -347,14 +357,16 @@ class VersionOut(BaseModel):
 class ProductOut(BaseModel):
     name: str
     active_version: int | None
+    shadow_version: int | None
     created_at: datetime
 
     @classmethod
     def of(cls, row: Product) -> Self:
-        active = row.active_version
+        active, shadow = row.active_version, row.shadow_version
         return cls(
             name=row.name,
             active_version=active.version if active else None,
+            shadow_version=shadow.version if shadow else None,
             created_at=row.created_at,
         )
 
@@ -365,6 +377,28 @@ class ProductsOut(BaseModel):
 
 class VersionsOut(BaseModel):
     versions: list[VersionOut]
+
+
+class ActivationOut(BaseModel):
+    version: int
+    digest: str
+    at: datetime
+    actor: str = Field(description="The key that did it, or `bootstrap` or `migration`.")
+    is_rollback: bool
+
+    @classmethod
+    def of(cls, row: Activation) -> Self:
+        return cls(
+            version=row.model_version.version,
+            digest=row.model_version.digest,
+            at=row.at,
+            actor=row.actor,
+            is_rollback=row.is_rollback,
+        )
+
+
+class ActivationsOut(BaseModel):
+    activations: list[ActivationOut]
 
 
 class ReadinessOut(BaseModel):

@@ -82,5 +82,6 @@ def _ensure_bottle(organisation: str) -> None:
             organisation_id=organisation,
             name=manifest.product,
             version=version.version,
+            actor="bootstrap",
         )
     log.info("bundled_model_published", product=manifest.product, version=version.version)

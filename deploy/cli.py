@@ -4,6 +4,7 @@ Heavy imports stand inside the commands, so that `--help` and `submit` are quick
 and work where torch is not installed.
 """
 
+import json
 import signal
 import sys
 from pathlib import Path
@@ -27,8 +28,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+products_app = typer.Typer(
+    help="Versions of a running service's products: list, activate, roll back, shadow.",
+    no_args_is_help=True,
+)
+app.add_typer(products_app, name="products")
 console = Console(stderr=True, highlight=False)
 
+ProductName = Annotated[str, typer.Argument(help="Name of the product.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 
 
@@ -169,19 +176,87 @@ def publish(
     activate: Annotated[
         bool, typer.Option("--activate", help="Judge photos with it from now on.")
     ] = False,
+    shadow: Annotated[
+        bool,
+        typer.Option(
+            "--shadow", help="Judge photos with it beside the active one, for comparison."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Publish a bundle to a running service (DEFECTSCOPE_URL, DEFECTSCOPE_API_KEY)."""
-    import json  # noqa: PLC0415
-
+    if activate and shadow:
+        raise CommandError("--activate or --shadow: a version cannot be both.")
     with get_client() as client:
         version = client.publish(
-            bundle, activate=activate, on_file=lambda name: console.print(f"sending {name} …")
+            bundle,
+            activate=activate,
+            shadow=shadow,
+            on_file=lambda name: console.print(f"sending {name} …"),
         )
     if as_json:
         print(json.dumps(version))
-    state = "active" if version["is_active"] else "published, not active"
+    state = "published, not active"
+    if version["is_shadow"]:
+        state = "in shadow"
+    if version["is_active"]:
+        state = "active"
     console.print(f"{version['product']}@{version['version']} {version['digest']}: {state}")
+
+
+@products_app.command("list")
+def list_products(as_json: Json = False) -> None:
+    """Products with their active and shadow versions."""
+    from deploy.tables import print_products  # noqa: PLC0415
+
+    with get_client() as client:
+        products = client.products()
+    if as_json:
+        print(json.dumps(products))
+    else:
+        print_products(products, Console())
+
+
+@products_app.command("activate")
+def activate_version(name: ProductName, version: Annotated[int, typer.Argument()]) -> None:
+    """Judge photos by this version from now on."""
+    with get_client() as client:
+        product = client.activate(name, version)
+    console.print(f"{name}@{product['active_version']} is active")
+
+
+@products_app.command()
+def rollback(name: ProductName) -> None:
+    """Activate the version that was active before; once more, the one before that."""
+    with get_client() as client:
+        product = client.roll_back(name)
+    console.print(f"{name}@{product['active_version']} is active again")
+
+
+@products_app.command()
+def shadow(
+    name: ProductName,
+    version: Annotated[int | None, typer.Argument(help="Start with this version.")] = None,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the shadow.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Start or stop a shadow; with neither, see how it compares with the active version."""
+    from deploy.tables import print_shadow  # noqa: PLC0415
+
+    if stop and version is not None:
+        raise CommandError("Give a version to start, or --stop, not both.")
+    with get_client() as client:
+        if stop:
+            client.stop_shadow(name)
+            console.print(f"{name} has no shadow now")
+            return
+        if version is not None:
+            client.start_shadow(name, version)
+        summary = client.shadow(name)
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        print_shadow(summary, Console())
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Verdicts as a table in the terminal."""
+"""Verdicts, products and shadows as tables in the terminal."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -29,6 +29,45 @@ def print_verdicts(rows: Iterable[tuple[str, Mapping[str, Any]]], console: Conso
     for path, document in rows:
         table.add_row(escape(path), *_cells(document))
     console.print(table)
+
+
+def print_products(products: Iterable[Mapping[str, Any]], console: Console) -> None:
+    """One line a product, as `GET /v1/products` gives them."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("product")
+    table.add_column("active", justify="right")
+    table.add_column("shadow", justify="right")
+    for product in products:
+        versions = (product["active_version"], product["shadow_version"])
+        table.add_row(
+            escape(product["name"]),
+            *("-" if version is None else str(version) for version in versions),
+        )
+    console.print(table)
+
+
+def print_shadow(summary: Mapping[str, Any], console: Console) -> None:
+    """What `GET /v1/products/{name}/shadow` gives: totals, then one line a pair of opinions."""
+    name, active = summary["product"], summary["active_version"]
+    console.print(
+        f"{name}@{summary['shadow_version']} in the shadow of {name}@{active} "
+        f"since {summary['since']}\n"
+        f"judged by both: {summary['inspections']}, agree: {summary['agreements']}, "
+        f"disagree: {summary['disagreements']}, shadow failed: {summary['failures']}",
+        soft_wrap=True,
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("", "active", "shadow"):
+        table.add_column(column)
+    table.add_column("photos", justify="right")
+    for of in ("verdict", "disposition"):
+        for pair in summary[f"{of}s"]:
+            style = None if pair["active"] == pair["shadow"] else "yellow"
+            table.add_row(of, pair["active"], pair["shadow"], str(pair["inspections"]), style=style)
+    for code, count in summary["failure_codes"].items():
+        table.add_row("failure", "", code, str(count), style="red")
+    if table.row_count:
+        console.print(table)
 
 
 def _cells(document: Mapping[str, Any]) -> list[str]:

@@ -87,7 +87,7 @@ def page(
         query = query.where(Inspection.created_at < filters.until)
     if page_token:
         query = query.where(
-            tuple_(Inspection.created_at, Inspection.id) < tuple_(*_read_token(page_token))
+            tuple_(Inspection.created_at, Inspection.id) < tuple_(*read_token(page_token))
         )
     rows = list(
         session.scalars(
@@ -97,7 +97,7 @@ def page(
     if len(rows) <= page_size:
         return rows, ""
     rows = rows[:page_size]
-    return rows, _make_token(rows[-1])
+    return rows, make_token(rows[-1].created_at, rows[-1].id)
 
 
 def history(session: Session, inspection_id: str) -> list[InspectionEvent]:
@@ -120,11 +120,13 @@ def finished(session: Session, ids: Sequence[str]) -> list[str]:
     )
 
 
-def _make_token(row: Inspection) -> str:
-    return urlsafe_b64encode(f"{row.created_at.isoformat()} {row.id}".encode()).decode()
+def make_token(at: datetime, inspection_id: str) -> str:
+    """The token of the page that goes on after this row of a list of inspections."""
+    return urlsafe_b64encode(f"{at.isoformat()} {inspection_id}".encode()).decode()
 
 
-def _read_token(token: str) -> tuple[datetime, str]:
+def read_token(token: str) -> tuple[datetime, str]:
+    """What `make_token` was given. Raises InvalidInput for anything else."""
     try:
         at, id_ = urlsafe_b64decode(token.encode()).decode().split(" ")
         if not is_id(id_):

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from shared.errors import Conflict, NotFound
 from shared.ids import new_id
 from shared.reviews import open_reviews
+from shared.shadows import ShadowJudgement, keep_shadow_results
 from shared.tables import (
     Inspection,
     InspectionEvent,
@@ -68,6 +69,8 @@ class Claimed:
     organisation_id: str
     image_key: str
     model_version_id: str
+    shadow_version_id: str | None
+    """The product's shadow at the moment of the claim; see shadows.py."""
     attempts: int
     queued_ms: int
 
@@ -91,6 +94,7 @@ class Recorded:
     overlay_key: str
     anomaly_map_key: str
     timings_ms: dict[str, float]
+    shadow: ShadowJudgement | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,10 @@ def claim(
             Inspection.organisation_id,
             Inspection.image_key,
             Inspection.model_version_id,
+            select(Product.shadow_version_id)
+            .where(Product.id == Inspection.product_id)
+            .scalar_subquery()
+            .label("shadow_version_id"),
             Inspection.attempts,
             func.extract("epoch", Inspection.started_at - Inspection.created_at).label("queued_s"),
         )
@@ -204,6 +212,10 @@ def claim(
             organisation_id=row.organisation_id,
             image_key=row.image_key,
             model_version_id=row.model_version_id,
+            # Photos accepted before another version was activated may still be its own.
+            shadow_version_id=row.shadow_version_id
+            if row.shadow_version_id != row.model_version_id
+            else None,
             attempts=row.attempts,
             queued_ms=max(0, round(float(row.queued_s) * 1000)),
         )
@@ -245,7 +257,8 @@ def record(
     """Write the verdicts of those photos whose lease is still ours, and return their ids.
 
     A worker that wakes up late changes nothing: its rows carry another token or
-    are no longer running. Reviews are opened only for the rows written here.
+    are no longer running. Reviews are opened, and shadow results kept, only for the
+    rows written here.
     """
     ours = _lock_ours(session, token, [result.id for result in results])
     results = [result for result in results if result.id in ours]
@@ -287,6 +300,14 @@ def record(
             (ours[result.id].organisation_id, result.id, result.outcome.review_reasons)
             for result in results
             if result.outcome.review_reasons
+        ],
+    )
+    keep_shadow_results(
+        session,
+        [
+            (result.id, ours[result.id].model_version_id, result.outcome, result.shadow)
+            for result in results
+            if result.shadow
         ],
     )
     written = [result.id for result in results]
@@ -429,13 +450,19 @@ def cancel(session: Session, *, organisation_id: str, inspection_id: str, actor:
 @dataclass(frozen=True)
 class _Ours:
     organisation_id: str
+    model_version_id: str
     created_at: datetime
 
 
 def _lock_ours(session: Session, token: str, ids: Sequence[str]) -> dict[str, _Ours]:
     """Lock and return those rows that this lease still holds: the fence."""
     rows = session.execute(
-        select(Inspection.id, Inspection.organisation_id, Inspection.created_at)
+        select(
+            Inspection.id,
+            Inspection.organisation_id,
+            Inspection.model_version_id,
+            Inspection.created_at,
+        )
         .where(
             Inspection.id.in_(ids),
             Inspection.lease_token == token,
@@ -443,7 +470,9 @@ def _lock_ours(session: Session, token: str, ids: Sequence[str]) -> dict[str, _O
         )
         .with_for_update()
     )
-    return {row.id: _Ours(row.organisation_id, row.created_at) for row in rows}
+    return {
+        row.id: _Ours(row.organisation_id, row.model_version_id, row.created_at) for row in rows
+    }
 
 
 def _end_as_failed(

@@ -1,4 +1,4 @@
-"""Products and their model versions: publish, activate, look up.
+"""Products and their model versions: publish, activate, roll back, look up.
 
 A version is immutable; publishing the same bundle again gives the version that
 it already has. Files are stored by digest before the version row is written, so
@@ -11,10 +11,10 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, undefer
 
-from shared.errors import InvalidInput, NotFound
+from shared.errors import Conflict, InvalidInput, NotFound
 from shared.ids import new_id
 from shared.manifest import Manifest
-from shared.tables import ModelVersion, Product
+from shared.tables import Activation, ModelVersion, Product
 
 
 def product_for_submission(session: Session, *, organisation_id: str, name: str | None) -> Product:
@@ -127,19 +127,83 @@ def publish(
     return version
 
 
-def activate(session: Session, *, organisation_id: str, name: str, version: int) -> Product:
-    """Photos accepted from now on are judged by this version. Raises NotFound."""
-    product = get_product(session, organisation_id=organisation_id, name=name)
-    chosen = session.scalar(
-        select(ModelVersion).where(
-            ModelVersion.product_id == product.id, ModelVersion.version == version
+def activate(
+    session: Session, *, organisation_id: str, name: str, version: int, actor: str
+) -> Product:
+    """Photos accepted from now on are judged by this version; if it was the shadow, that ends.
+
+    Activating what is active already changes nothing. Raises NotFound.
+    """
+    product = lock_product(session, organisation_id=organisation_id, name=name)
+    chosen = find_version(session, product, version)
+    if product.active_version_id != chosen.id:
+        present = _latest_activations(session, product, 1)
+        _switch(
+            session,
+            product,
+            chosen,
+            previous_id=present[0].id if present else None,
+            is_rollback=False,
+            actor=actor,
         )
-    )
-    if chosen is None:
-        raise NotFound(f"Product {name!r} has no version {version}.")
-    product.active_version_id = chosen.id
-    product.active_version = chosen
     return product
+
+
+def roll_back(
+    session: Session,
+    *,
+    organisation_id: str,
+    name: str,
+    actor: str,
+    from_version: int | None = None,
+) -> Product:
+    """Activate the version that was active before the present one; again, the one before that.
+
+    Activations are a stack: activating puts a version on top, rolling back takes it
+    away. After 1, 2, 3 the first rollback gives 2 and the second 1, not 3 again; what
+    was rolled back from is gone from the stack until somebody activates it anew.
+
+    With `from_version`, only if that is the version to leave: sent again, because the
+    answer was lost, it changes nothing. Raises NotFound, and Conflict where another
+    version is active or nothing came before the present one.
+    """
+    product = lock_product(session, organisation_id=organisation_id, name=name)
+    latest = _latest_activations(session, product, 2)
+    if not latest:
+        raise Conflict(
+            f"Product {name!r} has no active version, so there is nothing to roll back.",
+            code="nothing_to_roll_back_to",
+        )
+    present = latest[0]
+    if from_version is not None and present.model_version.version != from_version:
+        if present.is_rollback and latest[1].model_version.version == from_version:
+            return product
+        raise Conflict(
+            f"{name}@{present.model_version.version} is active, not {name}@{from_version}; "
+            "nothing was changed.",
+            code="another_version_is_active",
+        )
+    if present.previous_id is None:
+        raise Conflict(
+            f"Nothing was active before {name}@{present.model_version.version}; "
+            "activate the version that you want by its number.",
+            code="nothing_to_roll_back_to",
+        )
+    before = session.get_one(Activation, present.previous_id)
+    _switch(
+        session,
+        product,
+        before.model_version,
+        previous_id=before.previous_id,
+        is_rollback=True,
+        actor=actor,
+    )
+    return product
+
+
+def list_activations(session: Session, product: Product) -> list[Activation]:
+    """Newest first; the first is the one in force."""
+    return _latest_activations(session, product, None)
 
 
 def active_versions(session: Session) -> list[ModelVersion]:
@@ -151,6 +215,15 @@ def active_versions(session: Session) -> list[ModelVersion]:
     )
 
 
+def shadow_versions(session: Session) -> list[ModelVersion]:
+    """The shadow version of every product that has one."""
+    return list(
+        session.scalars(
+            select(ModelVersion).join(Product, Product.shadow_version_id == ModelVersion.id)
+        )
+    )
+
+
 def get_version(session: Session, version_id: str) -> ModelVersion:
     """The version with its manifest, to be used after the session too."""
     return session.scalars(
@@ -158,6 +231,68 @@ def get_version(session: Session, version_id: str) -> ModelVersion:
         .where(ModelVersion.id == version_id)
         .options(undefer(ModelVersion.manifest))
     ).one()
+
+
+def find_version(session: Session, product: Product, version: int) -> ModelVersion:
+    """The version of that number. Raises NotFound."""
+    found = session.scalar(
+        select(ModelVersion).where(
+            ModelVersion.product_id == product.id, ModelVersion.version == version
+        )
+    )
+    if found is None:
+        raise NotFound(f"Product {product.name!r} has no version {version}.")
+    return found
+
+
+def lock_product(session: Session, *, organisation_id: str, name: str) -> Product:
+    """The product, changed by nobody else until the transaction ends. Raises NotFound."""
+    product = session.scalar(
+        select(Product)
+        .where(Product.organisation_id == organisation_id, Product.name == name)
+        # Without `key_share`, photos of this product could not be accepted meanwhile.
+        .with_for_update(of=Product, key_share=True)
+    )
+    if product is None:
+        raise NotFound(f"There is no product {name!r}.")
+    return product
+
+
+def _switch(
+    session: Session,
+    product: Product,
+    version: ModelVersion,
+    *,
+    previous_id: int | None,
+    is_rollback: bool,
+    actor: str,
+) -> None:
+    if product.shadow_version_id == version.id:
+        product.shadow_version_id = product.shadow_since = None
+        product.shadow_version = None
+    product.active_version_id = version.id
+    product.active_version = version
+    session.add(
+        Activation(
+            product_id=product.id,
+            model_version_id=version.id,
+            previous_id=previous_id,
+            is_rollback=is_rollback,
+            actor=actor,
+        )
+    )
+    session.flush()
+
+
+def _latest_activations(session: Session, product: Product, limit: int | None) -> list[Activation]:
+    return list(
+        session.scalars(
+            select(Activation)
+            .where(Activation.product_id == product.id)
+            .order_by(Activation.id.desc())
+            .limit(limit)
+        )
+    )
 
 
 def _find(session: Session, organisation_id: str, name: str) -> Product | None:

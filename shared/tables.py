@@ -1,6 +1,6 @@
 """The tables and their enums. Every row that somebody owns names its organisation.
 
-What changes a row lives elsewhere: inspections.py, reviews.py, products.py, keys.py.
+What changes a row lives elsewhere: inspections.py, reviews.py, products.py, shadows.py, keys.py.
 """
 
 from datetime import datetime
@@ -110,7 +110,17 @@ class ApiKey(Table):
 
 class Product(Table):
     __tablename__ = "products"
-    __table_args__ = (UniqueConstraint("organisation_id", "name"),)
+    __table_args__ = (
+        UniqueConstraint("organisation_id", "name"),
+        CheckConstraint(
+            "shadow_version_id <> active_version_id", name="shadow_is_not_the_active_version"
+        ),
+        CheckConstraint(
+            "shadow_version_id IS NULL OR (active_version_id IS NOT NULL AND"
+            " shadow_since IS NOT NULL)",
+            name="shadow_has_a_version_to_compare_with",
+        ),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     organisation_id: Mapped[str] = mapped_column(ForeignKey("organisations.id"))
@@ -118,9 +128,15 @@ class Product(Table):
     active_version_id: Mapped[str | None] = mapped_column(
         ForeignKey("model_versions.id", use_alter=True)
     )
+    shadow_version_id: Mapped[str | None] = mapped_column(
+        ForeignKey("model_versions.id", use_alter=True)
+    )
+    """Judges the same photos, and nobody is told what it says."""
+    shadow_since: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     active_version: Mapped["ModelVersion | None"] = relationship(foreign_keys=[active_version_id])
+    shadow_version: Mapped["ModelVersion | None"] = relationship(foreign_keys=[shadow_version_id])
 
 
 class ModelVersion(Table):
@@ -143,6 +159,24 @@ class ModelVersion(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     product: Mapped[Product] = relationship(foreign_keys=[product_id])
+
+
+class Activation(Table):
+    """Which version became active when, and by whom. Only ever appended to."""
+
+    __tablename__ = "activations"
+    __table_args__ = (Index(None, "product_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    product_id: Mapped[str] = mapped_column(ForeignKey("products.id"))
+    model_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    previous_id: Mapped[int | None] = mapped_column(ForeignKey("activations.id"))
+    """Where a rollback from here leads; None: nowhere."""
+    is_rollback: Mapped[bool]
+    actor: Mapped[str]
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    model_version: Mapped[ModelVersion] = relationship(lazy="joined", innerjoin=True)
 
 
 class Inspection(Table):
@@ -241,6 +275,53 @@ class InspectionEvent(Table):
     actor: Mapped[str]
     event: Mapped[str]
     detail: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+
+
+class ShadowResult(Table):
+    """What a shadow version said of a photo, beside what the active version said of it then."""
+
+    __tablename__ = "shadow_results"
+    __table_args__ = (
+        CheckConstraint(
+            "(error_code IS NULL) = (verdict IS NOT NULL AND disposition IS NOT NULL"
+            " AND agrees IS NOT NULL)",
+            name="failed_or_judged",
+        ),
+        Index(None, "model_version_id", "active_version_id", "created_at"),
+        Index(
+            "ix_shadow_results_disagreements",
+            "model_version_id",
+            "active_version_id",
+            "created_at",
+            "inspection_id",
+            postgresql_where=text("NOT agrees"),
+        ),
+    )
+
+    inspection_id: Mapped[str] = mapped_column(ForeignKey("inspections.id"), primary_key=True)
+    model_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"), primary_key=True)
+    """The shadow version."""
+
+    # Copied: a person may overrule the inspection's own verdict later.
+    active_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    active_verdict: Mapped[Verdict] = mapped_column(_words(Verdict, "active_verdict"))
+    active_disposition: Mapped[Disposition] = mapped_column(
+        _words(Disposition, "active_disposition")
+    )
+
+    # None where the shadow failed.
+    verdict: Mapped[Verdict | None] = mapped_column(_words(Verdict, "verdict"))
+    disposition: Mapped[Disposition | None] = mapped_column(_words(Disposition, "disposition"))
+    agrees: Mapped[bool | None]
+    """The same verdict and the same disposition."""
+    defect_probability: Mapped[float | None]
+    mse: Mapped[float | None]
+    anomaly_score: Mapped[float | None]
+    domain_distance: Mapped[float | None]
+    error_code: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    inspection: Mapped[Inspection] = relationship()
 
 
 class IdempotencyKey(Table):

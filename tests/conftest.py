@@ -176,7 +176,11 @@ def organisation(services: None) -> str:
             actor="test",
         )
         products.activate(
-            session, organisation_id="org_plant", name="bottle", version=version.version
+            session,
+            organisation_id="org_plant",
+            name="bottle",
+            version=version.version,
+            actor="test",
         )
     return "org_plant"
 

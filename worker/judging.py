@@ -28,11 +28,13 @@ from shared.errors import (
 from shared.inspections import Batch, Claimed, Failure, Recorded
 from shared.queue import tell_finished
 from shared.settings import Settings
+from shared.shadows import ShadowJudgement
 from shared.storage import map_key, storage
 from worker.inspect.pipeline import Judgement
 from worker.inspect.preprocess import Photo, prepare
 from worker.leases import Leases
 from worker.models import LoadedModel, Models
+from worker.shadowing import judge_in_shadow
 
 log = structlog.stdlib.get_logger()
 
@@ -51,6 +53,17 @@ class _Ready:
     photo: Photo
     fetch_ms: float
     decode_ms: float
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A photo with its verdict, not stored yet."""
+
+    ready: _Ready
+    model: LoadedModel
+    judgement: Judgement
+    infer_ms: float
+    shadow: ShadowJudgement | None
 
 
 @dataclass(frozen=True)
@@ -138,10 +151,8 @@ class Judging:
         gone = Rejected("The original is no longer in storage.", code="image_missing")
         return _Setback(one, gone, is_its_fault=True)
 
-    def _infer(
-        self, ready: Sequence[_Ready]
-    ) -> tuple[list[tuple[_Ready, Judgement, LoadedModel, float]], list[_Setback]]:
-        judged: list[tuple[_Ready, Judgement, LoadedModel, float]] = []
+    def _infer(self, ready: Sequence[_Ready]) -> tuple[list[_Judged], list[_Setback]]:
+        judged: list[_Judged] = []
         setbacks: list[_Setback] = []
         # One pass for all products that share a backbone, which is nearly always all.
         groups: dict[str, list[tuple[_Ready, LoadedModel]]] = {}
@@ -154,21 +165,31 @@ class Judging:
                 setbacks.append(_Setback(one.claimed, error, is_its_fault=True))
             else:
                 groups.setdefault(model.backbone_sha256, []).append((one, model))
-        for group in groups.values():
+        for backbone, group in groups.items():
+            inspector = group[0][1].inspector
+            photos = [one.photo for one, _ in group]
             try:
                 with self._inference:
                     started = time.perf_counter()
-                    judgements = group[0][1].inspector.judge(
-                        [one.photo for one, _ in group], [model.product for _, model in group]
+                    maps = inspector.features(photos)
+                    judgements = inspector.judge(
+                        photos, [model.product for _, model in group], maps
                     )
                     infer_ms = _ms(started, time.perf_counter())
+                    shadows = judge_in_shadow(
+                        self._models,
+                        photos,
+                        [one.claimed.shadow_version_id for one, _ in group],
+                        maps,
+                        backbone,
+                    )
             except Exception as error:
                 log.exception("inference_failed", images=len(group))
                 setbacks += [_Setback(one.claimed, error, is_its_fault=True) for one, _ in group]
                 continue
-            for (one, model), judgement in zip(group, judgements, strict=True):
+            for (one, model), judgement, shadow in zip(group, judgements, shadows, strict=True):
                 if judgement.scores.are_finite:
-                    judged.append((one, judgement, model, infer_ms))
+                    judged.append(_Judged(one, model, judgement, infer_ms, shadow))
                 else:
                     # NaN is below every threshold: it would pass.
                     nothing = Rejected("The models gave no number for it.", code="not_a_number")
@@ -176,34 +197,33 @@ class Judging:
         return judged, setbacks
 
     def _store(
-        self, token: str, judged: Sequence[tuple[_Ready, Judgement, LoadedModel, float]]
+        self, token: str, judged: Sequence[_Judged]
     ) -> tuple[list[Recorded], list[_Setback]]:
-        def store(
-            item: tuple[_Ready, Judgement, LoadedModel, float],
-        ) -> Recorded | _Setback:
-            one, judgement, model, infer_ms = item
+        def store(one: _Judged) -> Recorded | _Setback:
+            claimed, judgement = one.ready.claimed, one.judgement
             started = time.perf_counter()
-            overlay = map_key(one.claimed.image_key, token, "overlay")
-            anomaly_map = map_key(one.claimed.image_key, token, "anomaly-map")
+            overlay = map_key(claimed.image_key, token, "overlay")
+            anomaly_map = map_key(claimed.image_key, token, "anomaly-map")
             try:
                 storage().put(overlay, judgement.overlay, "image/jpeg")
                 storage().put(anomaly_map, judgement.anomaly_map, "image/jpeg")
             except StorageUnavailable as error:
-                return _Setback(one.claimed, error, is_its_fault=False)
+                return _Setback(claimed, error, is_its_fault=False)
             return Recorded(
-                id=one.claimed.id,
+                id=claimed.id,
                 scores=judgement.scores,
                 outcome=judgement.outcome,
-                engine=model.inspector.engine.name,
+                engine=one.model.inspector.engine.name,
                 overlay_key=overlay,
                 anomaly_map_key=anomaly_map,
                 timings_ms={
-                    "queued": one.claimed.queued_ms,
-                    "fetch": one.fetch_ms,
-                    "decode": one.decode_ms,
-                    "infer": infer_ms,
+                    "queued": claimed.queued_ms,
+                    "fetch": one.ready.fetch_ms,
+                    "decode": one.ready.decode_ms,
+                    "infer": one.infer_ms,
                     "record": _ms(started, time.perf_counter()),
                 },
+                shadow=one.shadow,
             )
 
         return _split(list(self._io.map(store, judged)), Recorded)

@@ -16,7 +16,13 @@ import structlog
 
 from shared import products
 from shared.db import transaction
-from shared.errors import DamagedBundle, NotFound, StorageUnavailable, Unavailable
+from shared.errors import (
+    DamagedBundle,
+    DefectScopeError,
+    NotFound,
+    StorageUnavailable,
+    Unavailable,
+)
 from shared.manifest import Artifact, Manifest
 from shared.settings import Settings
 from shared.storage import artifact_key, storage
@@ -48,8 +54,14 @@ class Models:
     def __init__(self, settings: Settings) -> None:
         self._device = "" if settings.device == "auto" else settings.device
         self._cache = settings.model_cache
+        # Two locks: photos of a loaded version must not wait while another one is fetched.
         self._loading = threading.Lock()
+        self._holding = threading.Lock()
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
+        self._unusable: dict[str, str] = {}
+        """Shadow versions that cannot be loaded, and the code of the error: they are not tried
+        again while they stay shadows.
+        """
         self.engine_name = "none"
         """What results will call the engine; `none` until a model is loaded."""
 
@@ -59,21 +71,33 @@ class Models:
         Raises DamagedBundle where its files are missing or changed, and Unavailable
         where database or storage is away.
         """
-        loaded = self._loaded.get(version_id)
-        if loaded is None:
-            with self._loading:
-                loaded = self._loaded.get(version_id)
-                if loaded is None:
-                    with transaction() as session:
-                        version = products.get_version(session, version_id)
-                    loaded = self._load(version)
-                    self._loaded[version_id] = loaded
+        if loaded := self._find(version_id):
+            return loaded
+        with self._loading:
+            # Another slot may have loaded it while this one waited.
+            if loaded := self._find(version_id):
+                return loaded
+            with transaction() as session:
+                version = products.get_version(session, version_id)
+            loaded = self._load(version)
+            with self._holding:
+                self._loaded[version_id] = loaded
                 while len(self._loaded) > _MOST_LOADED:
                     self._loaded.popitem(last=False)
-        with self._loading:
-            if version_id in self._loaded:
-                self._loaded.move_to_end(version_id)
         return loaded
+
+    def get_shadow(self, version_id: str) -> LoadedModel:
+        """The model of this shadow version; never waits for one to be loaded.
+
+        Raises Unavailable while it is not loaded, and DamagedBundle where it cannot be.
+        """
+        if loaded := self._find(version_id):
+            return loaded
+        if code := self._unusable.get(version_id):
+            raise DamagedBundle(
+                "This shadow version cannot be loaded; the log says why.", code=code
+            )
+        raise Unavailable("This shadow version is still being loaded.", code="shadow_not_loaded")
 
     def refresh(self) -> None:
         """Load the active versions that are not loaded yet, before photos ask for them."""
@@ -86,6 +110,34 @@ class Models:
                 raise
             except Exception as error:
                 log.error("version_unusable", version=version_id, error=repr(error))
+
+    def refresh_shadows(self) -> None:
+        """Load the shadow versions that are not loaded yet; photos do not wait for them."""
+        with transaction() as session:
+            active = products.active_versions(session)
+            shadows = [version.id for version in products.shadow_versions(session)]
+        self._unusable = {
+            version_id: code for version_id, code in self._unusable.items() if version_id in shadows
+        }
+        # Beyond that they would push the active versions out, round after round.
+        for version_id in shadows[: max(0, _MOST_LOADED - len(active))]:
+            if version_id in self._unusable:
+                continue
+            try:
+                self.get(version_id)
+            except Unavailable:
+                raise
+            except Exception as error:
+                self._unusable[version_id] = (
+                    error.code if isinstance(error, DefectScopeError) else "model_unusable"
+                )
+                log.error("shadow_unusable", version=version_id, error=repr(error))
+
+    def _find(self, version_id: str) -> LoadedModel | None:
+        with self._holding:
+            if version_id in self._loaded:
+                self._loaded.move_to_end(version_id)
+            return self._loaded.get(version_id)
 
     def _load(self, version: ModelVersion) -> LoadedModel:
         manifest = Manifest.model_validate(version.manifest)
@@ -103,7 +155,9 @@ class Models:
 
     def _inspector(self, model: ProductModel) -> Inspector:
         sha256 = model.manifest.backbone.sha256
-        for loaded in self._loaded.values():
+        with self._holding:
+            held = list(self._loaded.values())
+        for loaded in held:
             if loaded.backbone_sha256 == sha256:
                 return loaded.inspector
         inspector = Inspector(TorchEngine(model.backbone, sha256=sha256, device=self._device))

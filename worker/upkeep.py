@@ -75,3 +75,4 @@ class Upkeep:
             if swept.waiting:
                 self._ringer.ring()
         self._models.refresh()
+        self._models.refresh_shadows()

@@ -1,4 +1,4 @@
-"""Products and their model versions over HTTP: publish and activate.
+"""Products and their model versions over HTTP: publish, activate, roll back.
 
 A bundle arrives in two steps: its files by digest, each stored once whatever
 the number of bundles that share it; then its manifest, which makes the version.
@@ -9,13 +9,20 @@ import re
 import tempfile
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from api.auth import Admin, Reader
 from api.problems import field_errors, responses
-from api.schemas import ProductOut, ProductsOut, VersionOut, VersionsOut
+from api.schemas import (
+    ActivationOut,
+    ActivationsOut,
+    ProductOut,
+    ProductsOut,
+    VersionOut,
+    VersionsOut,
+)
 from shared import products
 from shared.db import transaction
 from shared.errors import InvalidInput, Malformed, NotFound, TooLarge
@@ -174,13 +181,58 @@ def _publish(manifest: Manifest, caller: Caller) -> VersionOut:
     summary="Judge photos from now on by this version",
     responses=responses(401, 403, 404, 503),
 )
-def activate(
-    name: Name, version: Annotated[int, Path(ge=1, le=2**31 - 1)], caller: Admin
-) -> ProductOut:
-    """Photos that were accepted before keep the version that was active then."""
+def activate(name: Name, version: VersionNumber, caller: Admin) -> ProductOut:
+    """Photos that were accepted before keep the version that was active then.
+
+    If the version was the shadow, the shadow ends.
+    """
     with transaction() as session:
         return ProductOut.of(
             products.activate(
-                session, organisation_id=caller.organisation_id, name=name, version=version
+                session,
+                organisation_id=caller.organisation_id,
+                name=name,
+                version=version,
+                actor=caller.key_id,
             )
         )
+
+
+@router.post(
+    "/products/{name}/rollback",
+    response_model=ProductOut,
+    summary="Activate the version that was active before",
+    responses=responses(401, 403, 404, 409, 422, 503),
+)
+def roll_back(
+    name: Name,
+    caller: Admin,
+    from_version: Annotated[
+        int | None,
+        Query(ge=1, le=2**31 - 1, description="Only if this one is active: safe to send again."),
+    ] = None,
+) -> ProductOut:
+    """Once more goes to the one before that, not back again; 409 if nothing came before."""
+    with transaction() as session:
+        return ProductOut.of(
+            products.roll_back(
+                session,
+                organisation_id=caller.organisation_id,
+                name=name,
+                actor=caller.key_id,
+                from_version=from_version,
+            )
+        )
+
+
+@router.get(
+    "/products/{name}/activations",
+    response_model=ActivationsOut,
+    summary="Which version was active when, newest first",
+    responses=responses(401, 403, 404, 503),
+)
+def list_activations(name: Name, caller: Reader) -> ActivationsOut:
+    with transaction() as session:
+        product = products.get_product(session, organisation_id=caller.organisation_id, name=name)
+        rows = products.list_activations(session, product)
+        return ActivationsOut(activations=[ActivationOut.of(row) for row in rows])

@@ -5,6 +5,8 @@ import pytest
 
 from api.client import DefectScope, DefectScopeApiError, DefectScopeUnreachable
 from api.schemas import INSPECTION_EXAMPLE
+from shared import products
+from shared.db import transaction
 
 
 class ThroughTheApp(httpx.BaseTransport):
@@ -141,10 +143,14 @@ def test_publishing_sends_only_files_that_the_service_lacks(scope, tmp_path, mak
 
     first = scope.publish(tmp_path, activate=True, on_file=sent.append)
     again = scope.publish(tmp_path, on_file=sent.append)
+    (tmp_path / "manifest.json").write_bytes(make_manifest("cable", seed=7, **files).to_json())
+    other = scope.publish(tmp_path, shadow=True, on_file=sent.append)
 
     assert sent == ["backbone.safetensors", "model.safetensors"]
-    assert (first["version"], first["is_active"]) == (1, True)
+    assert (first["version"], first["is_active"], first["is_shadow"]) == (1, True, False)
     assert again["version"] == 1
+    assert (other["version"], other["is_active"], other["is_shadow"]) == (2, False, True)
+    assert scope.shadow("cable")["shadow_version"] == 2
 
 
 def test_a_submission_that_was_accepted_but_not_read_back_is_asked_for_and_not_sent_again(png):
@@ -155,3 +161,60 @@ def test_a_submission_that_was_accepted_but_not_read_back_is_asked_for_and_not_s
 
     assert scope.submit(png).id == INSPECTION_EXAMPLE["id"]
     assert [request.method for request in requests] == ["POST", "GET"]
+
+
+@pytest.fixture
+def newer(organisation, make_manifest):
+    """Versions 2 and 3 of the bottle; version 1 is active."""
+    with transaction() as session:
+        for seed in (2, 3):
+            products.publish(
+                session,
+                organisation_id=organisation,
+                manifest=make_manifest(seed=seed),
+                is_stored=lambda _: True,
+                actor="test",
+            )
+
+
+def test_activating_rolling_back_and_shadowing(scope, newer):
+    assert scope.activate("bottle", 2)["active_version"] == 2
+    assert scope.activate("bottle", 3)["active_version"] == 3
+    assert scope.roll_back("bottle")["active_version"] == 2
+    assert scope.start_shadow("bottle", 3)["shadow_version"] == 3
+    (bottle,) = scope.products()
+    assert (bottle["active_version"], bottle["shadow_version"]) == (2, 3)
+    assert (scope.shadow("bottle")["shadow_version"], scope.shadow("bottle")["failures"]) == (3, 0)
+    assert list(scope.disagreements("bottle")) == []
+    scope.stop_shadow("bottle")
+    with pytest.raises(DefectScopeApiError) as refused:
+        scope.shadow("bottle")
+    assert refused.value.code == "no_shadow"
+
+
+def test_a_rollback_whose_answer_was_lost_goes_back_one_version_only(app, new_key, newer):
+    """The gateway did it, the answer broke off, the client sends it again."""
+    through, lost = ThroughTheApp(app), []
+
+    def handle(request):
+        answer = through.handle_request(request)
+        if request.url.path.endswith("/rollback") and not lost:
+            lost.append(answer.status_code)
+            raise httpx.ReadError("the connection broke")
+        return answer
+
+    transport = httpx.MockTransport(handle)
+    scope = DefectScope("http://scope", new_key(), transport=transport, sleep=lambda _: None)
+    scope.activate("bottle", 2)
+    scope.activate("bottle", 3)
+
+    assert scope.roll_back("bottle")["active_version"] == 2
+    assert lost == [200]
+    assert scope.products()[0]["active_version"] == 2
+
+
+def test_rolling_back_a_product_that_is_unknown_says_so(scope):
+    with pytest.raises(DefectScopeApiError) as refused:
+        scope.roll_back("no/such")
+
+    assert refused.value.status == 404

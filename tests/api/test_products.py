@@ -124,3 +124,102 @@ def test_photos_keep_the_version_that_was_active_when_they_came(api, png, manife
     assert before["model"]["version"] == 1
     assert after["model"]["version"] == 2
     assert api.get(f"/v1/inspections/{before['id']}").json()["model"]["version"] == 1
+
+
+@pytest.fixture
+def versions(api, manifest):
+    """Publishes versions 2 to 4 of the bottle; version 1 is active."""
+    for seed in (2, 3, 4):
+        answer = api.post("/v1/products/bottle/versions", json=manifest(api, "bottle", seed=seed))
+        assert answer.json()["version"] == seed
+
+
+def activate(api, version):
+    return api.post(f"/v1/products/bottle/versions/{version}/activate").json()["active_version"]
+
+
+def roll_back(api, **params):
+    answer = api.post("/v1/products/bottle/rollback", params=params)
+    return answer.json()["active_version"] if answer.status_code == 200 else answer.json()["code"]
+
+
+def activations(api):
+    rows = api.get("/v1/products/bottle/activations").json()["activations"]
+    return [(row["version"], row["is_rollback"]) for row in rows]
+
+
+def test_rolling_back_again_goes_further_back(api, versions):
+    for version in (2, 3):
+        activate(api, version)
+
+    assert roll_back(api) == 2
+    assert roll_back(api) == 1
+    assert roll_back(api) == "nothing_to_roll_back_to"
+    assert api.get("/v1/products").json()["products"][0]["active_version"] == 1
+
+
+def test_what_was_rolled_back_from_is_not_rolled_back_to(api, versions):
+    for version in (2, 3):
+        activate(api, version)
+    roll_back(api)  # 3 was bad
+    activate(api, 4)
+
+    assert roll_back(api) == 2
+    assert roll_back(api) == 1
+
+
+def test_a_version_that_was_active_twice_is_gone_through_twice(api, versions):
+    for version in (2, 1):
+        activate(api, version)
+
+    assert [roll_back(api) for _ in range(3)] == [2, 1, "nothing_to_roll_back_to"]
+
+
+def test_activating_the_active_version_again_is_no_activation(api, versions):
+    activate(api, 2)
+    activate(api, 2)
+
+    assert activations(api) == [(2, False), (1, False)]
+    assert roll_back(api) == 1
+
+
+def test_every_activation_is_kept_with_who_and_when(api, versions):
+    activate(api, 2)
+    roll_back(api)
+
+    rows = api.get("/v1/products/bottle/activations").json()["activations"]
+
+    assert activations(api) == [(1, True), (2, False), (1, False)]
+    assert rows[0]["actor"] == rows[1]["actor"] != rows[2]["actor"] == "test"
+    assert rows[0]["actor"].startswith("key_")
+    assert rows[0]["at"] >= rows[1]["at"] >= rows[2]["at"]
+    assert rows[0]["digest"] == rows[2]["digest"] != rows[1]["digest"]
+
+
+def test_a_rollback_that_is_sent_again_happens_once(api, versions):
+    for version in (2, 3):
+        activate(api, version)
+
+    assert roll_back(api, from_version=3) == 2
+    assert roll_back(api, from_version=3) == 2
+    assert activations(api)[0] == (2, True)
+    assert len(activations(api)) == 4
+    assert roll_back(api, from_version=1) == "another_version_is_active"
+    assert roll_back(api, from_version=2) == 1
+
+
+def test_a_product_that_was_never_active_cannot_be_rolled_back(api, manifest):
+    api.post("/v1/products/cable/versions", json=manifest(api))
+
+    answer = api.post("/v1/products/cable/rollback")
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "nothing_to_roll_back_to")
+    assert api.get("/v1/products/cable/activations").json() == {"activations": []}
+
+
+def test_photos_after_a_rollback_are_judged_by_the_version_before(api, png, versions):
+    activate(api, 2)
+    roll_back(api)
+
+    inspection = api.post("/v1/inspections", files={"file": ("a.png", png)}).json()
+    assert inspection["model"]["version"] == 1

@@ -1,5 +1,5 @@
 import pytest
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import create_engine, inspect, text
 
 from migrations import migrate
 from shared.tables import Table
@@ -14,6 +14,10 @@ def engine(fresh_database):
 
 def tables(engine):
     return set(inspect(engine).get_table_names()) - {"alembic_version"}
+
+
+def check_names(engine, table):
+    return {constraint["name"] for constraint in inspect(engine).get_check_constraints(table)}
 
 
 def test_migrations_make_exactly_the_tables_that_the_code_knows(engine):
@@ -43,9 +47,7 @@ def test_check_constraints_are_in_the_database(engine):
     """Alembic does not compare them, so `check` alone would not notice."""
     migrate.upgrade(engine)
 
-    names = {
-        constraint["name"] for constraint in inspect(engine).get_check_constraints("inspections")
-    }
+    names = check_names(engine, "inspections")
 
     assert {
         "ck_inspections_only_running_is_leased",
@@ -54,3 +56,46 @@ def test_check_constraints_are_in_the_database(engine):
         "ck_inspections_verdict",
         "ck_inspections_disposition",
     } <= names
+    assert {
+        "ck_products_shadow_is_not_the_active_version",
+        "ck_products_shadow_has_a_version_to_compare_with",
+    } <= check_names(engine, "products")
+    assert {
+        "ck_shadow_results_failed_or_judged",
+        "ck_shadow_results_verdict",
+        "ck_shadow_results_active_verdict",
+    } <= check_names(engine, "shadow_results")
+
+
+def test_rows_of_the_first_release_survive_and_their_products_can_be_rolled_back(engine):
+    """Written as SQL: what the tables looked like then is not what the code knows now."""
+    migrate.upgrade(engine, "0001")
+    with engine.begin() as connection:
+        for statement in (
+            "INSERT INTO organisations (id, name) VALUES ('org_1', 'plant')",
+            "INSERT INTO products (id, organisation_id, name) VALUES"
+            " ('prod_1', 'org_1', 'bottle'), ('prod_2', 'org_1', 'cable')",
+            "INSERT INTO model_versions"
+            " (id, product_id, version, digest, thresholds, manifest, published_by)"
+            " VALUES ('mdl_1', 'prod_1', 1, 'sha256:1', '{}', '{}', 'key_1')",
+            "UPDATE products SET active_version_id = 'mdl_1' WHERE id = 'prod_1'",
+            "INSERT INTO inspections (id, organisation_id, product_id, model_version_id, image_key,"
+            " image_sha256, image_bytes, media_type, width, height, status)"
+            " VALUES ('insp_1', 'org_1', 'prod_1', 'mdl_1', 'k', '00', 1, 'image/png', 9, 9,"
+            " 'queued')",
+        ):
+            connection.execute(text(statement))
+
+    migrate.upgrade(engine)
+
+    migrate.check(engine)
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text("SELECT product_id, model_version_id, previous_id, is_rollback FROM activations")
+        )
+        assert [tuple(row) for row in rows] == [("prod_1", "mdl_1", None, False)]
+        products = connection.execute(
+            text("SELECT active_version_id, shadow_version_id FROM products ORDER BY id")
+        )
+        assert [tuple(row) for row in products] == [("mdl_1", None), (None, None)]
+        assert connection.scalar(text("SELECT status FROM inspections")) == "queued"

@@ -35,7 +35,10 @@ class StandIn:
         self.batches = []
         self.before = lambda: None
 
-    def judge(self, photos, models):
+    def features(self, photos):
+        return np.zeros((len(photos), 1024, 8, 8), np.float32)
+
+    def judge(self, photos, models, maps=None):
         self.before()
         self.batches.append(len(photos))
         if any(photo.pixels.mean() == POISON for photo in photos):
@@ -305,10 +308,10 @@ def test_a_hung_batch_ends_the_process(services):
 def test_numbers_that_are_none_are_held_and_do_not_pass(db, judging, inspector, submit):
     judge = inspector.judge
 
-    def broken(photos, models):
+    def broken(*args):
         return [
             replace(judgement, scores=replace(judgement.scores, defect_probability=float("nan")))
-            for judgement in judge(photos, models)
+            for judgement in judge(*args)
         ]
 
     inspector.judge = broken

@@ -32,7 +32,11 @@ def refreshed():
 
 @pytest.fixture
 def upkeep(services, bell, refreshed):
-    models = SimpleNamespace(engine_name="stand-in", refresh=lambda: refreshed.append(1))
+    models = SimpleNamespace(
+        engine_name="stand-in",
+        refresh=lambda: refreshed.append("active"),
+        refresh_shadows=lambda: refreshed.append("shadows"),
+    )
     return Upkeep(get_settings(), models, bell, "worker:test")
 
 
@@ -81,7 +85,7 @@ def test_every_round_says_that_the_worker_is_alive_and_looks_for_new_models(db, 
 
     assert [worker.id for worker in db.scalars(select(Worker))] == ["worker:test"]
     assert count_alive(db) == 1
-    assert len(refreshed) == 2
+    assert refreshed == ["active", "shadows"] * 2
 
 
 def test_a_worker_that_stops_says_so_and_one_that_died_is_forgotten(db, upkeep):

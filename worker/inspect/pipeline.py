@@ -78,10 +78,23 @@ class Inspector:
         """Judge nothing once, so that the first real photo does not wait for set-up."""
         self.engine.features(np.zeros((1, SIDE, SIDE, 3), np.uint8))
 
+    def features(self, photos: Sequence[Photo]) -> Tensor:
+        """The backbone pass alone, for photos that several models of one backbone judge.
+
+        Returns (B, 1024, 8, 8), after norm5.
+        """
+        return self.engine.features(_stack(photos))
+
     @torch.inference_mode()
-    def judge(self, photos: Sequence[Photo], models: Sequence[ProductModel]) -> list[Judgement]:
+    def judge(
+        self,
+        photos: Sequence[Photo],
+        models: Sequence[ProductModel],
+        maps: Tensor | None = None,
+    ) -> list[Judgement]:
         """Judge each photo with the model of the same place in `models`.
 
+        maps (B, 1024, 8, 8): what `features` gave for these photos, if it was asked already.
         Raises InvalidInput for a model that was trained on another backbone than
         the engine holds.
         """
@@ -97,8 +110,9 @@ class Inspector:
             by_model.setdefault(model.digest, []).append(index)
         if not by_model:
             return []
-        pixels = np.stack([photo.pixels for photo in photos])  # (B, 256, 256, 3)
-        maps = self.engine.features(pixels)  # (B, 1024, 8, 8)
+        pixels = _stack(photos)
+        if maps is None:
+            maps = self.engine.features(pixels)
         judgements: dict[int, Judgement] = {}
         for indices in by_model.values():
             model = models[indices[0]]
@@ -106,6 +120,10 @@ class Inspector:
             for row, index in enumerate(indices):
                 judgements[index] = _judge_one(photos[index], readings, row, model)
         return [judgements[index] for index in range(len(photos))]
+
+
+def _stack(photos: Sequence[Photo]) -> NDArray[np.uint8]:
+    return np.stack([photo.pixels for photo in photos])  # (B, 256, 256, 3)
 
 
 def read(pixels: NDArray[np.uint8], maps: Tensor, model: ProductModel) -> Readings:
