@@ -90,6 +90,11 @@ class DataCard(_Frozen):
     digest: Sha256
     """Over the sorted digests of `trained_on`."""
 
+    @property
+    def seen(self) -> frozenset[str]:
+        """Every photo that a weight, a statistic or a threshold was taken from."""
+        return frozenset((*self.trained_on, *self.calibrated_on))
+
 
 class Manifest(_Frozen):
     format: Literal[1] = 1

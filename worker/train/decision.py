@@ -5,7 +5,7 @@ flatters what is then measured on that photo. So for the figures, each fold is d
 thresholds of the other folds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,7 @@ from worker.train import calibration
 from worker.train.calibration import Policy
 from worker.train.crossvalidation import AutoencoderReadings, ClassifierReadings
 from worker.train.dataset import LabelledPhoto
-from worker.train.judged import JudgedPhoto, Maps, storable
-from worker.train.localisation import mask_of
+from worker.train.judged import Flags, JudgedPhoto, Maps
 
 ENOUGH_DEFECTS = 10
 """With fewer real defects to read, synthetic ones help to place the classifier's threshold."""
@@ -78,18 +77,27 @@ def fit_decider(readings: Readings, rows: NDArray[np.bool_], policy: Policy) -> 
             domain_distance=calibration.domain_limit(readings.classifier.domain_distances[rows]),
         ),
         calibration.quality_limits(
-            [photo.photo.quality for photo, chosen in zip(readings.photos, rows, strict=True) if chosen]
+            [
+                photo.photo.quality
+                for photo, chosen in zip(readings.photos, rows, strict=True)
+                if chosen
+            ]
         ),
     )
 
 
 def judge_out_of_fold(
-    readings: Readings, *, policy: Policy, limits: Limits, data: Path
+    readings: Readings,
+    *,
+    policy: Policy,
+    limits: Limits,
+    data: Path,
+    masks: Mapping[Path, Flags],
 ) -> list[JudgedPhoto]:
     """What each photo would have got, by models and thresholds that have not seen it.
 
     `limits`: the scales that maps are drawn in. `data`: the folder that paths are relative to;
-    its masks are used where there are any. Raises UnusableData for a mask that cannot be read.
+    `masks`: where defects are, as far as people have drawn it.
     """
     judged: dict[int, JudgedPhoto] = {}
     anomaly_scores = readings.autoencoder.scores
@@ -113,11 +121,11 @@ def judge_out_of_fold(
                 scores=scores,
                 outcome=decide(scores, decider.thresholds),
                 thresholds=decider.thresholds,
-                maps=Maps(
+                maps=Maps.of(
                     readings.classifier.attention[row].numpy(),
-                    storable(readings.autoencoder.strangeness[row].numpy()),
+                    readings.autoencoder.strangeness[row].numpy(),
                     limits,
-                    mask_of(photo.path),
+                    masks.get(photo.path),
                 ),
             )
     return [judged[row] for row in range(len(readings.photos))]

@@ -22,11 +22,10 @@ from shared.errors import DefectScopeError, UnusableData
 from worker.inspect.bundle import ProductModel
 from worker.inspect.files import judge_files, open_bundle
 from worker.inspect.overlay import encode
-from worker.inspect.pipeline import Judgement
 from worker.inspect.preprocess import prepare
 from worker.train.dataset import photo_files
-from worker.train.judged import Flags, JudgedPhoto, Maps, row
-from worker.train.localisation import mask_file, read_mask
+from worker.train.judged import JudgedPhoto, Maps, row
+from worker.train.localisation import read_masks
 from worker.train.metrics import figures, measure
 from worker.train.progress import Progress, silent
 from worker.train.report import Pictures, PictureSource
@@ -44,8 +43,8 @@ def evaluate(
     inspector, model = open_bundle(bundle)
     files = photo_files(data, ("test",))
     labels = {path: label for _, label, path in files}
-    masks, problems = _read_masks(list(labels))
-    seen = frozenset(model.manifest.data.trained_on)
+    masks, problems = read_masks(list(labels))
+    seen = model.manifest.data.seen
     digests: dict[str, str] = {}
     judged: list[JudgedPhoto] = []
     for number, (path, judgement) in enumerate(judge_files(inspector, model, list(labels)), 1):
@@ -62,7 +61,12 @@ def evaluate(
                     judgement.scores,
                     judgement.outcome,
                     model.manifest.thresholds,
-                    _maps(judgement, masks.get(path)),
+                    Maps.of(
+                        judgement.attention,
+                        judgement.strangeness,
+                        judgement.limits,
+                        masks.get(path),
+                    ),
                 )
             )
         progress("judging photos", number, len(files))
@@ -97,26 +101,6 @@ def picture_source(bundle: Path, data: Path) -> PictureSource:
     return pictures
 
 
-def _read_masks(photos: Sequence[Path]) -> tuple[dict[Path, Flags], list[str]]:
-    """The masks that there are, and what is wrong with the others."""
-    masks: dict[Path, Flags] = {}
-    problems: list[str] = []
-    for photo in photos:
-        file = mask_file(photo)
-        try:
-            if file.is_file():
-                masks[photo] = read_mask(file)
-        except UnusableData as error:
-            problems.append(f"- {error}.")
-    return masks, problems
-
-
-def _maps(judgement: Judgement, mask: Flags | None) -> Maps:
-    largest = np.finfo(np.float16).max
-    strangeness = np.clip(judgement.strangeness, -largest, largest).astype(np.float16)
-    return Maps(judgement.attention, strangeness, judgement.limits, mask)
-
-
 def _identity(model: ProductModel, engine: str) -> dict[str, Any]:
     """What was evaluated, and with what: enough to do it again."""
     manifest = model.manifest
@@ -126,9 +110,9 @@ def _identity(model: ProductModel, engine: str) -> dict[str, Any]:
         "engine": engine,
         "thresholds": manifest.thresholds.model_dump(),
         "thresholds_from": (
-            "Chosen in training from predictions out of fold, at the best F1, and for the "
-            "autoencoder from good photos kept aside; none of the photos measured here had a part "
-            "in it."
+            f"Chosen in training from predictions out of fold, the classifier's for "
+            f"{manifest.policy}, the autoencoder's from good photos alone; none of the photos "
+            "measured here had a part in it."
         ),
         "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "trained": {

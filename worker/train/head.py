@@ -83,7 +83,7 @@ def train_head(sample: Sample, *, seed: int, progress: Progress = silent) -> Hea
             losses = F.cross_entropy(layers(inputs[rows]), labels[rows], reduction="none")
             loss = (losses * weights[rows]).mean()
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
             if step % 100 == 0:

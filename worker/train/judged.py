@@ -6,7 +6,7 @@ as those that a bundle judges.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,19 @@ class Maps:
     """The scales that the maps are drawn in."""
     mask: Flags | None
     """(256, 256): where the defect is, as people drew it. None: nobody has, or it is good."""
+
+    @classmethod
+    def of(
+        cls,
+        attention: NDArray[np.float32],
+        strangeness: NDArray[np.float32],
+        limits: Limits,
+        mask: Flags | None,
+    ) -> Self:
+        """Raw maps as a model gives them, (8, 8) and (256, 256)."""
+        largest = np.finfo(np.float16).max
+        stored = np.clip(strangeness, -largest, largest).astype(np.float16)
+        return cls(attention, stored, limits, mask)
 
 
 @dataclass(frozen=True)

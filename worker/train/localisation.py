@@ -58,6 +58,20 @@ def read_mask(file: Path) -> Flags:
     return np.asarray(covered >= min(128, int(covered.max())), np.bool_)
 
 
+def read_masks(photos: Sequence[Path]) -> tuple[dict[Path, Flags], list[str]]:
+    """The masks that there are of these photos, and what is wrong with the others."""
+    masks: dict[Path, Flags] = {}
+    problems: list[str] = []
+    for photo in photos:
+        file = mask_file(photo)
+        try:
+            if file.is_file():
+                masks[photo] = read_mask(file)
+        except UnusableData as error:
+            problems.append(f"- {error}.")
+    return masks, problems
+
+
 def localisation(photos: Sequence[JudgedPhoto], *, seed: int, resamples: int) -> dict[str, Any]:
     """How well the maps point, as figures and their intervals; photos without maps are left out.
 

@@ -27,8 +27,8 @@ from torch.nn import functional as F
 
 from worker.inspect.backbone import CHANNELS, build_backbone
 from worker.inspect.preprocess import to_classifier_input
-from worker.train.progress import Progress, print_progress, silent
 from worker.train.pretraining_views import PRODUCTS, RENDERED, VIEWS, Bottles, Views, draw_views
+from worker.train.progress import Progress, silent
 
 STEPS = 2400
 LEARNING_RATE = 2e-3
@@ -42,11 +42,16 @@ _EARLY = {"denseblock2": 512, "denseblock3": 1024}
 """Blocks that are also asked, with their channels: gradients reach the early layers sooner."""
 
 
-def _reading(channels: int) -> nn.Module:
-    layer = nn.Conv2d(channels, 1, 1)
+def _asking(channels: int, answers: int) -> nn.Conv2d:
+    layer = nn.Conv2d(channels, answers, 1)
     nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)
-    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), layer)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _reading(channels: int) -> nn.Module:
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), _asking(channels, 1))
 
 
 class Questions(nn.Module):
@@ -54,15 +59,12 @@ class Questions(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.defective = nn.Conv2d(CHANNELS, 1, 1)
+        self.defective = _asking(CHANNELS, 1)
         self.early = nn.ModuleList(_reading(channels) for channels in _EARLY.values())
-        self.kind = nn.Conv2d(CHANNELS, RENDERED + 1, 1)
+        self.kind = _asking(CHANNELS, RENDERED + 1)
         self.ridge = nn.Parameter(torch.tensor(0.0))
         self.scale = nn.Parameter(torch.tensor([2.0, 2.0]))
         self.shift = nn.Parameter(torch.tensor([-1.0, -1.0]))
-        for layer in (self.defective, self.kind):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
 
     def losses(
         self, early: Sequence[Tensor], maps: Tensor, covers: Sequence[Tensor], kinds: Tensor
@@ -86,17 +88,21 @@ class Questions(nn.Module):
         by_kind = self.kind(cells).permute(0, 2, 3, 1)[rows, ys, xs]
         kind = F.cross_entropy(by_kind, kinds[rows]) if len(rows) else maps.new_zeros(())
         local, whole = self._by_regression(cells, cover)
-        return {"early": reached, "everywhere": everywhere, "kind": kind, "local": local, "whole": whole}
+        return {
+            "early": reached,
+            "everywhere": everywhere,
+            "kind": kind,
+            "local": local,
+            "whole": whole,
+        }
 
     def _by_regression(self, cells: Tensor, cover: Tensor) -> tuple[Tensor, Tensor]:
         flat = cells.flatten(2).transpose(1, 2)  # (B, hw, 1024)
-        by_product = flat.unflatten(0, (PRODUCTS, VIEWS))
-        wanted = cover.flatten(1).unflatten(0, (PRODUCTS, VIEWS))  # (P, V, hw)
+        by_product = flat.view(PRODUCTS, VIEWS, *flat.shape[1:])
+        wanted = cover.reshape(PRODUCTS, VIEWS, -1)  # (P, V, hw)
         is_damaged = (torch.arange(VIEWS) % 2).float().expand(PRODUCTS, VIEWS)
         # Views 0, 1, 4, 5, … against 2, 3, 6, 7, …: both halves have sound and damaged ones.
-        halves = [
-            torch.tensor([v for v in range(VIEWS) if v // 2 % 2 == half]) for half in (0, 1)
-        ]
+        halves = [torch.tensor([v for v in range(VIEWS) if v // 2 % 2 == half]) for half in (0, 1)]
         local = whole = cells.new_zeros(())
         for fitted, read in (halves, halves[::-1]):
             answers = self._regress(
@@ -125,7 +131,8 @@ class Questions(nn.Module):
         ridge = F.softplus(self.ridge) * torch.eye(gram.shape[1])
         mean = wanted.mean(dim=1, keepdim=True)
         dual = torch.linalg.solve(gram + ridge, (wanted - mean)[..., None])
-        return (asked @ known.transpose(1, 2) @ dual)[..., 0] + mean
+        answers: Tensor = (asked @ known.transpose(1, 2) @ dual)[..., 0] + mean
+        return answers
 
 
 WEIGHTS = {"early": 1.0, "everywhere": 1.0, "kind": 0.2, "local": 1.0, "whole": 0.5}
@@ -148,7 +155,10 @@ def pretrain(
     decayed = [weight for weight in both.parameters() if weight.ndim > 1]
     others = [weight for weight in both.parameters() if weight.ndim <= 1]
     optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}],
+        [
+            {"params": decayed, "weight_decay": WEIGHT_DECAY},
+            {"params": others, "weight_decay": 0.0},
+        ],
         lr=LEARNING_RATE,
     )
     done = _resume(checkpoint, both, optimiser)
@@ -162,7 +172,7 @@ def pretrain(
             coming = drawing.submit(draw_views, seed, step + 1, bottles)
             for group in optimiser.param_groups:
                 group["lr"] = LEARNING_RATE * _share_of_rate(step / steps)
-            losses = _step(both, optimiser, views)
+            losses = _step(backbone, questions, optimiser, views)
             for name, value in losses.items():
                 running[name] = 0.96 * running.get(name, value) + 0.04 * value
             if (step + 1) % 25 == 0 or step + 1 == steps:
@@ -174,16 +184,18 @@ def pretrain(
     return backbone.eval()
 
 
-def _step(both: nn.ModuleDict, optimiser: torch.optim.Optimizer, views: Views) -> dict[str, float]:
+def _step(
+    backbone: nn.Module, questions: Questions, optimiser: torch.optim.Optimizer, views: Views
+) -> dict[str, float]:
     photos = to_classifier_input(views.pictures).contiguous(memory_format=torch.channels_last)
     early: list[Tensor] = []
     with torch.autocast("cpu", torch.bfloat16):
         maps = photos
-        for name, layer in both["backbone"].named_children():
+        for name, layer in backbone.named_children():
             maps = layer(maps)
             if name in _EARLY:
                 early.append(maps.float())
-    losses = both["questions"].losses(
+    losses = questions.losses(
         early,
         maps.float(),
         [torch.from_numpy(cover) for cover in views.cover],
@@ -192,7 +204,7 @@ def _step(both: nn.ModuleDict, optimiser: torch.optim.Optimizer, views: Views) -
     total = sum(WEIGHTS[name] * loss for name, loss in losses.items())
     optimiser.zero_grad()
     total.backward()
-    nn.utils.clip_grad_norm_(both.parameters(), 2.0)
+    nn.utils.clip_grad_norm_([*backbone.parameters(), *questions.parameters()], 2.0)
     optimiser.step()
     return {name: float(loss.detach()) for name, loss in losses.items()}
 
@@ -214,9 +226,7 @@ def _resume(checkpoint: Path, both: nn.Module, optimiser: torch.optim.Optimizer)
     return int(state["step"])
 
 
-def _save(
-    checkpoint: Path, both: nn.Module, optimiser: torch.optim.Optimizer, step: int
-) -> None:
+def _save(checkpoint: Path, both: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
     unfinished = checkpoint.with_suffix(".tmp")
     state = {"weights": both.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
     torch.save(state, unfinished)

@@ -125,7 +125,11 @@ def _view(
         return _lit(rng, _cut(picture, corner)), sound, -1
     if corner is None:
         damaged = damage(rng, picture, donor)
-        return _lit(rng, _cut(damaged.image, None)), _cut_mask(damaged.mask, None), _kind(damaged.kind)
+        return (
+            _lit(rng, _cut(damaged.image, None)),
+            _cut_mask(damaged.mask, None),
+            _kind(damaged.kind),
+        )
     damaged = damage(rng, _cut(picture, corner), _cut(donor, corner), largest=0.6)
     return _lit(rng, damaged.image), damaged.mask, _kind(damaged.kind)
 
@@ -166,7 +170,7 @@ def _posed(rng: np.random.Generator, picture: Pixels, jitter: float) -> Pixels:
         return picture
     middle = (_SIDE / 2, _SIDE / 2)
     matrix = cv2.getRotationMatrix2D(middle, float(rng.normal(0, jitter)), 1.0)
-    matrix[:, 2] += rng.normal(0, jitter, 2)
+    matrix = matrix + np.array([[0, 0, 1], [0, 0, 1]]) * rng.normal(0, jitter, (2, 1))
     posed = cv2.warpAffine(picture, matrix, (_SIDE, _SIDE), borderMode=cv2.BORDER_REFLECT_101)
     return np.asarray(posed, np.uint8)
 
@@ -174,8 +178,8 @@ def _posed(rng: np.random.Generator, picture: Pixels, jitter: float) -> Pixels:
 def _lit(rng: np.random.Generator, picture: Pixels) -> Pixels:
     """Another exposure: brightness, a cast, sensor noise."""
     gain = rng.normal(1, 0.04) * rng.normal(1, 0.01, 3)
-    noisy = picture * gain.astype(np.float32)
-    noisy += rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(rng.uniform(0, 3))
+    noise = rng.standard_normal(picture.shape, dtype=np.float32)
+    noisy = picture * gain.astype(np.float32) + noise * np.float32(rng.uniform(0, 3))
     lit: Pixels = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
     return lit
 
@@ -184,4 +188,5 @@ def _cover(mask: NDArray[np.bool_], cell: int) -> NDArray[np.float32]:
     """As many defective pixels as a cell is wide make it wholly defective: a scratch does."""
     cells = VIEW_SIDE // cell
     share = mask.reshape(cells, cell, cells, cell).mean(axis=(1, 3))
-    return np.minimum(share * cell, 1.0).astype(np.float32)
+    cover: NDArray[np.float32] = np.minimum(share * cell, 1.0).astype(np.float32)
+    return cover

@@ -6,12 +6,11 @@ everything that says what good parts look like is measured again. No weight is t
 twenty photos are enough; no defect is needed, so none is measured either.
 """
 
-from collections.abc import Sequence
+import hashlib
+import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-import hashlib
-import tempfile
 
 import numpy as np
 import torch
@@ -29,7 +28,6 @@ from worker.inspect.backbone import pool
 from worker.inspect.bundle import (
     MODEL,
     Parts,
-    ProductModel,
     artifact_of,
     check_replaceable,
     write_bundle,
@@ -80,7 +78,9 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
         adapted = _adapt(model.parts, fingerprints[~is_read], deviations[~is_read])
         logits = adapted.head.logits(fingerprints[is_read])
         margins[is_read] = logits[:, DEFECTIVE] - logits[:, 1 - DEFECTIVE]
-        anomalies[is_read] = anomaly_score(standardised(deviations[is_read], adapted.good_residuals))
+        anomalies[is_read] = anomaly_score(
+            standardised(deviations[is_read], adapted.good_residuals)
+        )
         distances[is_read] = adapted.domain.distance(fingerprints[is_read])
 
     manifest = model.manifest

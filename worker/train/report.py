@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from numpy.typing import NDArray
 
+from worker.inspect.overlay import draw_overlay, encode, scale
 from worker.train import plots
 from worker.train.dataset import GOOD
-from worker.train.judged import log_odds
+from worker.train.judged import Maps, log_odds
 
 _MAX_MISTAKES = 12
 _MAX_NEAREST = 8
@@ -35,6 +38,17 @@ class Pictures:
     """Grad-CAM over the photo."""
     strangeness: bytes
     """Anomaly map over the photo."""
+
+
+def draw_pictures(photo: NDArray[np.uint8], maps: Maps) -> Pictures:
+    """What is shown of a photo (256, 256, 3) RGB and its maps, in the scales that serve."""
+    limits = maps.limits
+    strangeness = maps.strangeness.astype(np.float32)
+    return Pictures(
+        encode(photo),
+        draw_overlay(photo, scale(maps.attention, 0.0, limits.gradcam_high)),
+        draw_overlay(photo, scale(strangeness, limits.anomaly_low, limits.anomaly_high)),
+    )
 
 
 PictureSource = Callable[[str], Pictures]

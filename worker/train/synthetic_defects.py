@@ -98,13 +98,13 @@ def _box(rng: np.random.Generator, side: int, largest: float) -> Field:
     cx, cy = _somewhere(rng, side)
     a, b = _reach(rng, side, largest), _reach(rng, side, largest)
     box = cv2.boxPoints(((cx, cy), (2 * a, 2 * b), rng.uniform(0, 180)))
-    return _filled(box, side)
+    return _filled(box.astype(np.float64), side)
 
 
-def _filled(points: NDArray[np.floating], side: int) -> Field:
+def _filled(points: NDArray[np.float64], side: int) -> Field:
     canvas = np.zeros((side, side), np.uint8)
     cv2.fillPoly(canvas, [np.round(points * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    return canvas.astype(np.float32) / 255
+    return as_field(canvas.astype(np.float32) / 255)
 
 
 def _line(rng: np.random.Generator, side: int, largest: float, width: float) -> Field:
@@ -117,8 +117,8 @@ def _line(rng: np.random.Generator, side: int, largest: float, width: float) -> 
     canvas = np.zeros((side, side), np.uint8)
     fixed = np.round(points * 16).astype(np.int32)
     cv2.polylines(canvas, [fixed], False, 255, max(1, round(width)), cv2.LINE_AA, 4)
-    line = canvas.astype(np.float32) / 255
-    return blurred(line, 0.4) * np.float32(1.2) if width < 1 else line
+    line = as_field(canvas.astype(np.float32) / 255)
+    return as_field(blurred(line, 0.4) * 1.2) if width < 1 else line
 
 
 def _shape(rng: np.random.Generator, side: int, largest: float) -> Field:
@@ -148,13 +148,13 @@ def _moved(rng: np.random.Generator, picture: Field) -> Field:
     matrix = cv2.getRotationMatrix2D(
         (side / 2, side / 2), float(rng.uniform(0, 360)), float(rng.uniform(0.7, 1.6))
     )
-    matrix[:, 2] += rng.uniform(-0.5, 0.5, 2) * side
+    matrix = matrix + np.array([[0, 0, side], [0, 0, side]]) * rng.uniform(-0.5, 0.5, (2, 1))
     moved = cv2.warpAffine(picture, matrix, (side, side), borderMode=cv2.BORDER_REFLECT_101)
     relit = as_field(moved) * np.float32(rng.normal(1, 0.1)) + np.float32(rng.normal(0, 8))
     return as_field(relit)
 
 
-def _cut_paste(rng: np.random.Generator, image: Field, _: Field, largest: float) -> Field:
+def _cut_paste(rng: np.random.Generator, image: Field, donor: Field, largest: float) -> Field:
     return _over(image, _shape(rng, image.shape[0], largest), _moved(rng, image))
 
 
@@ -163,7 +163,7 @@ def _foreign(rng: np.random.Generator, image: Field, donor: Field, largest: floa
     return _over(image, _shape(rng, image.shape[0], largest), _moved(rng, donor), opacity)
 
 
-def _lump(rng: np.random.Generator, image: Field, _: Field, largest: float) -> Field:
+def _lump(rng: np.random.Generator, image: Field, donor: Field, largest: float) -> Field:
     """Foreign matter of one colour, grained, shaded at its border."""
     side = image.shape[0]
     cover = _shape(rng, side, largest)
@@ -176,7 +176,7 @@ def _lump(rng: np.random.Generator, image: Field, _: Field, largest: float) -> F
     return _over(image, cover, paint)
 
 
-def _stain(rng: np.random.Generator, image: Field, _: Field, largest: float) -> Field:
+def _stain(rng: np.random.Generator, image: Field, donor: Field, largest: float) -> Field:
     """Something that tints or darkens what lies under it."""
     side = image.shape[0]
     cover = _blob(rng, side, largest, soft=float(rng.uniform(1, 8)))
@@ -185,7 +185,7 @@ def _stain(rng: np.random.Generator, image: Field, _: Field, largest: float) -> 
     return _over(image, cover, image * factor + np.float32(rng.normal(0, 6)))
 
 
-def _scratch(rng: np.random.Generator, image: Field, _: Field, largest: float) -> Field:
+def _scratch(rng: np.random.Generator, image: Field, donor: Field, largest: float) -> Field:
     side = image.shape[0]
     width = float(np.exp(rng.uniform(np.log(0.7), np.log(4.0))))
     cover = _line(rng, side, largest, width)
@@ -197,7 +197,7 @@ def _scratch(rng: np.random.Generator, image: Field, _: Field, largest: float) -
     return worn
 
 
-def _fibre(rng: np.random.Generator, image: Field, _: Field, largest: float) -> Field:
+def _fibre(rng: np.random.Generator, image: Field, donor: Field, largest: float) -> Field:
     side = image.shape[0]
     paint = np.empty_like(image)
     paint[:] = _tone(rng, image)
@@ -207,7 +207,7 @@ def _fibre(rng: np.random.Generator, image: Field, _: Field, largest: float) -> 
     return image
 
 
-def _speckles(rng: np.random.Generator, image: Field, _: Field, largest: float) -> Field:
+def _speckles(rng: np.random.Generator, image: Field, donor: Field, largest: float) -> Field:
     side = image.shape[0]
     cx, cy = _somewhere(rng, side)
     spread = _reach(rng, side, largest)
@@ -219,10 +219,12 @@ def _speckles(rng: np.random.Generator, image: Field, _: Field, largest: float) 
         cv2.circle(canvas, centre, round(radius * 16), 255, -1, cv2.LINE_AA, 4)
     paint = np.empty_like(image)
     paint[:] = _tone(rng, image)
-    return _over(image, canvas.astype(np.float32) / 255, paint, float(rng.uniform(0.4, 1)))
+    return _over(
+        image, as_field(canvas.astype(np.float32) / 255), paint, float(rng.uniform(0.4, 1))
+    )
 
 
-def _missing(rng: np.random.Generator, image: Field, _: Field, largest: float) -> Field:
+def _missing(rng: np.random.Generator, image: Field, donor: Field, largest: float) -> Field:
     """What was there is gone: the place shows what surrounds it."""
     side = image.shape[0]
     cover = _shape(rng, side, largest)
@@ -241,7 +243,7 @@ def _missing(rng: np.random.Generator, image: Field, _: Field, largest: float) -
     return _over(image, cover, paint)
 
 
-def _displaced(rng: np.random.Generator, image: Field, _: Field, largest: float) -> Field:
+def _displaced(rng: np.random.Generator, image: Field, donor: Field, largest: float) -> Field:
     """A piece that has slipped by some pixels."""
     side = image.shape[0]
     cover = _shape(rng, side, largest)
@@ -251,7 +253,7 @@ def _displaced(rng: np.random.Generator, image: Field, _: Field, largest: float)
     return _over(image, cover, as_field(slipped))
 
 
-def _bent(rng: np.random.Generator, image: Field, _: Field, largest: float) -> Field:
+def _bent(rng: np.random.Generator, image: Field, donor: Field, largest: float) -> Field:
     """A dent or a bulge: the picture is drawn together or apart about a place."""
     side = image.shape[0]
     cx, cy = _somewhere(rng, side)
@@ -268,10 +270,11 @@ def _bent(rng: np.random.Generator, image: Field, _: Field, largest: float) -> F
         sy = y - far * np.float32(np.sin(turn)) * falloff
     bent = cv2.remap(image, sx, sy, cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT_101)
     shade = np.float32(rng.normal(0, 12)) * falloff
-    return as_field(bent) + shade[..., None]
+    dented: Field = as_field(bent) + shade[..., None]
+    return dented
 
 
-def _smeared(rng: np.random.Generator, image: Field, _: Field, largest: float) -> Field:
+def _smeared(rng: np.random.Generator, image: Field, donor: Field, largest: float) -> Field:
     """Detail lost: blurred or scraped along a direction."""
     side = image.shape[0]
     cover = _blob(rng, side, largest, soft=2.0)
@@ -286,7 +289,7 @@ def _smeared(rng: np.random.Generator, image: Field, _: Field, largest: float) -
     return _over(image, cover, as_field(smear))
 
 
-def _crack(rng: np.random.Generator, image: Field, _: Field, largest: float) -> Field:
+def _crack(rng: np.random.Generator, image: Field, donor: Field, largest: float) -> Field:
     """A dark line with branches, light along one flank."""
     side = image.shape[0]
     dark = np.zeros((side, side), np.float32)
@@ -295,7 +298,9 @@ def _crack(rng: np.random.Generator, image: Field, _: Field, largest: float) -> 
         dark = np.maximum(dark, _line(rng, side, largest, width))
     depth = np.float32(rng.uniform(40, 140))
     light = np.roll(dark, int(rng.choice((-2, 2))), int(rng.integers(2)))
-    cracked: Field = image - (dark * depth)[..., None] + (light * depth * np.float32(0.6))[..., None]
+    cracked: Field = (
+        image - (dark * depth)[..., None] + (light * depth * np.float32(0.6))[..., None]
+    )
     return cracked
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from sklearn.metrics import roc_auc_score
 
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, UnusableData
 from shared.manifest import Augmentation, DataCard, Limits, Manifest, ProductName
 from worker.inspect import preprocess
 from worker.inspect.bundle import (
@@ -48,6 +48,7 @@ from worker.train.domain import fit_domain
 from worker.train.features import COPIES, GAIN, CachedFeatures, cache_features
 from worker.train.head import WORTH_OF_SYNTHETIC, sample_of, train_head
 from worker.train.judged import JudgedPhoto, row
+from worker.train.localisation import read_masks
 from worker.train.metrics import measure, out_of_fold
 from worker.train.progress import Progress, silent
 from worker.train.report import Pictures, PictureSource, draw_pictures, write_report
@@ -94,6 +95,9 @@ def train(
     for warning in dataset.warnings:
         warn(warning)
     photos = dataset.trained_on
+    masks, unreadable = read_masks([photo.path for photo in photos])
+    if unreadable:
+        raise UnusableData(f"{data} cannot be trained on:\n" + "\n".join(unreadable))
     with tempfile.TemporaryDirectory() as scratch_name:
         scratch = Path(scratch_name)
         source = obtain_backbone(backbone, scratch)
@@ -123,7 +127,9 @@ def train(
         write_parts(parts, model)
         decider = fit_decider(readings, np.ones(len(photos), np.bool_), chosen_policy)
         limits = _limits(readings, decider)
-        judged = judge_out_of_fold(readings, policy=chosen_policy, limits=limits, data=data)
+        judged = judge_out_of_fold(
+            readings, policy=chosen_policy, limits=limits, data=data, masks=masks
+        )
         measured = measure(judged, measured_on=out_of_fold(folds or FOLDS), seed=seed)
         manifest = Manifest(
             product=product,
@@ -146,7 +152,9 @@ def train(
         is_beside = (out.resolve().parent / source.path.name).is_file()
         write_bundle(out, manifest, model=model, backbone=None if is_beside else source.path)
     if report is not None:
-        write_report(_document(manifest, measured, judged), report, _picture_source(readings, judged))
+        write_report(
+            _document(manifest, measured, judged), report, _picture_source(readings, judged)
+        )
     stages.clear()
     return manifest
 

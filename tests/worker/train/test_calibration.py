@@ -64,7 +64,7 @@ def test_costs_decide_between_an_escape_and_false_alarms():
              "cost=1:-1", "cost=a:b", "cost=inf:1", "best-f1=2"]
 )  # fmt: skip
 def test_what_is_no_policy_is_refused_with_those_that_there_are(text):
-    with pytest.raises(InvalidInput, match="best-f1.*recall=.*cost="):
+    with pytest.raises(InvalidInput, match=r"best-f1.*recall=.*cost="):
         Policy(text)
 
 

@@ -21,7 +21,9 @@ def test_a_finished_stage_is_read_by_the_next_start(tmp_path):
 def test_what_follows_from_something_else_is_made_afresh(tmp_path):
     Stages(tmp_path / "s", {"seed": 1}).once("a", numbers)
     other = Stages(tmp_path / "s", {"seed": 2})
-    assert torch.equal(other.once("a", lambda: {"numbers": torch.ones(1)})["numbers"], torch.ones(1))
+    assert torch.equal(
+        other.once("a", lambda: {"numbers": torch.ones(1)})["numbers"], torch.ones(1)
+    )
 
 
 def test_a_stage_that_breaks_off_leaves_nothing_that_looks_finished(tmp_path):
