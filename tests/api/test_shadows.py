@@ -45,15 +45,19 @@ def publish(organisation, make_manifest):
 
 @pytest.fixture
 def judge(queued):
-    """A photo, judged by the active version and by the shadow as told; returns its id."""
+    """A photo, judged by the active version and by the shadow as told; returns its id.
 
-    def judge(active, shadow):
+    `meanwhile` happens between the claim and the record.
+    """
+
+    def judge(active, shadow, meanwhile=lambda: None):
         (id_,) = queued(5)
         with transaction() as session:
             batch = inspections.claim(
                 session, limit=100, lease=timedelta(seconds=30), worker="worker:test"
             )
         (claimed,) = batch.inspections
+        meanwhile()
         said = None
         if claimed.shadow_version_id and isinstance(shadow, str):
             said = ShadowJudgement.failed(claimed.shadow_version_id, shadow)
@@ -197,6 +201,16 @@ def test_only_the_present_pair_since_its_start_is_compared(api, publish, judge):
     api.delete("/v1/products/bottle/shadow")
     start(api, third)
     assert summary(api)["inspections"] == 0
+
+
+def test_a_photo_taken_under_the_shadow_before_does_not_count_for_the_next(api, publish, judge):
+    second, third = publish(), publish()
+    start(api, second)
+
+    judge(GOOD, DEFECTIVE, meanwhile=lambda: start(api, third))
+
+    assert (summary(api)["shadow_version"], summary(api)["inspections"]) == (third, 0)
+    assert disagreements(api)["disagreements"] == []
 
 
 def test_the_active_version_cannot_be_its_own_shadow(api, publish):
