@@ -20,6 +20,7 @@ import torch
 
 from shared.errors import DefectScopeError, UnusableData
 from worker.inspect.bundle import ProductModel
+from worker.inspect.decode import Pixels
 from worker.inspect.files import judge_files, open_bundle
 from worker.inspect.overlay import encode
 from worker.inspect.pipeline import Judgement
@@ -30,6 +31,8 @@ from worker.train.localisation import mask_file, read_mask
 from worker.train.metrics import figures, measure
 from worker.train.progress import Progress, silent
 from worker.train.report import Pictures, PictureSource
+
+_OUTLINE = (80, 220, 255)
 
 
 def evaluate(
@@ -92,9 +95,18 @@ def picture_source(bundle: Path, data: Path) -> PictureSource:
     def pictures(path: str) -> Pictures:
         photo = prepare((data / path).read_bytes())
         (judgement,) = inspector.judge([photo], [model])
-        return Pictures(encode(photo.pixels), judgement.overlay, judgement.anomaly_map)
+        file = mask_file(data / path)
+        shown = _outlined(photo.pixels, read_mask(file)) if file.is_file() else photo.pixels
+        return Pictures(encode(shown), judgement.overlay, judgement.anomaly_map)
 
     return pictures
+
+
+def _outlined(pixels: Pixels, mask: Flags) -> Pixels:
+    """The photo with a thin line around the mask, far enough out to hide nothing of the defect."""
+    around = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8))
+    contours, _ = cv2.findContours(around, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return np.asarray(cv2.drawContours(pixels.copy(), contours, -1, _OUTLINE, 1), np.uint8)
 
 
 def _read_masks(photos: Sequence[Path]) -> tuple[dict[Path, Flags], list[str]]:
@@ -107,7 +119,7 @@ def _read_masks(photos: Sequence[Path]) -> tuple[dict[Path, Flags], list[str]]:
             if file.is_file():
                 masks[photo] = read_mask(file)
         except UnusableData as error:
-            problems.append(f"- {error}.")
+            problems.append(f"- {error}")
     return masks, problems
 
 
@@ -127,8 +139,8 @@ def _identity(model: ProductModel, engine: str) -> dict[str, Any]:
         "thresholds": manifest.thresholds.model_dump(),
         "thresholds_from": (
             "Chosen in training from predictions out of fold, at the best F1, and for the "
-            "autoencoder from good photos kept aside; none of the photos measured here had a part "
-            "in it."
+            "autoencoder from good photos kept aside; none of the photos measured here was among "
+            "them."
         ),
         "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "trained": {

@@ -77,6 +77,8 @@ def render(document: Mapping[str, Any], pictures: PictureSource) -> str:
         "decimal": decimal,
         "between": between,
         "percent_between": percent_between,
+        # A number and its percent sign stay on one line.
+        "unbroken": lambda text: text.replace(" %", "\u00a0%"),
         "words": lambda name: name.replace("_", " "),
         "picture": lambda jpeg: "data:image/jpeg;base64," + base64.b64encode(jpeg).decode(),
     }
