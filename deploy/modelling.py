@@ -89,9 +89,9 @@ def evaluate_and_print(bundle: Path, data: Path, *, report: Path | None, as_json
     whole, intervals = document["whole_folder"], document["intervals"]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
-    table.add_column(f"not seen in training ({document['images']} photos)", justify="right")
+    table.add_column(f"unseen photos ({document['images']})", justify="right")
     table.add_column("95 % interval", justify="right")
-    table.add_column(f"whole folder ({whole['images']} photos)", justify="right")
+    table.add_column(f"whole folder ({whole['images']})", justify="right")
     for part, figure in (
         *(("classifier", name) for name in ("auroc", "average_precision", "f1", "recall")),
         ("classifier", "false_alarm_rate"),

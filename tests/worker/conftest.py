@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared.manifest import DataCard, Limits, Manifest, QualityLimits, Thresholds
+from shared.manifest import Augmentation, DataCard, Limits, Manifest, QualityLimits, Thresholds
 from worker.inspect import preprocess
 from worker.inspect.autoencoder import Autoencoder, ResidualStats
 from worker.inspect.backbone import build_backbone, save_backbone
@@ -72,6 +72,7 @@ def make_parts(seed: int) -> Parts:
         good_residuals=ResidualStats(normal(256, 256).abs(), normal(256, 256).abs() + 0.1),
         domain=Domain(
             mean=normal(1024),
+            good_mean=normal(1024),
             directions=torch.linalg.qr(normal(1024, 20))[0].T.contiguous(),
             variances=normal(20).abs() + 0.5,
             floor=torch.tensor(0.3),
@@ -96,8 +97,10 @@ def make_manifest(backbone: Path, model: Path, *, product: str) -> Manifest:
             anomaly_score=3.0,
             domain_distance=50.0,
         ),
+        policy="best-f1",
         limits=Limits(gradcam_high=1.0, anomaly_low=1.0, anomaly_high=6.0),
         quality=QualityLimits(min_sharpness=1.0, min_brightness=10.0, max_brightness=245.0),
+        augmentation=Augmentation(turned=False, gain=(1.0, 1.0)),
         defect_types=("scratched",),
         data=DataCard(counts={"good": 1}, trained_on=(digest,), held_out=(), digest=digest),
         metrics={},

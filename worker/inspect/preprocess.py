@@ -55,7 +55,7 @@ def shrink(rgb: Pixels) -> Photo:
 
 
 def resize(rgb: Pixels) -> Pixels:
-    """(256, 256, 3) from (H, W, 3), each side scaled on its own.
+    """(256, 256, 3) from (H, W, 3), each side scaled on its own; of one channel without the 3.
 
     Shrinking averages all the pixels that fall into one (INTER_AREA). Plain
     bilinear looks at four of them: at 900 to 256 a hairline crack is there or

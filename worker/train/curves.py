@@ -13,7 +13,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from worker.train.intervals import Resamples, percentile
 from worker.train.judged import Columns, Flags, Floats
 
-_PHOTOS_A_BIN = 15
+_PHOTOS_A_BIN = 10
 _MAX_BINS = 10
 _SIMULATIONS = 2000
 
@@ -82,7 +82,9 @@ def review(photos: Columns) -> dict[str, Any]:
 
     `band`: the classifier's review band from none to everything, the autoencoder
     as it is. `anomaly`: the autoencoder's threshold moved by so many standard
-    deviations, the band as it is. `operating_point`: as decided.
+    deviations, the band as it is. `operating_point`: as decided. `least_held_without_escapes`: the
+    smallest share of good parts held among all these settings that let no defect
+    of these photos pass; None if every one lets some pass.
     """
     is_undecidable = ~photos.is_decidable
     is_contested = photos.called_defective != photos.called_anomalous
@@ -97,10 +99,19 @@ def review(photos: Columns) -> dict[str, Any]:
     is_anomalous = photos.anomaly_above >= moves[:, None]
     held_by_move = is_undecidable | (photos.called_defective != is_anomalous) | photos.is_near
     held = is_undecidable | is_contested | photos.is_near
+    band, anomaly = _cost(photos, held_by_band), _cost(photos, held_by_move)
+    now = _cost(photos, held[None])
+    spared = [
+        share
+        for cost in (band, anomaly, now)
+        for share, escapes in zip(cost["good_held"], cost["escapes"], strict=True)
+        if not escapes
+    ]
     return {
-        "band": {"log_odds": _listed(widths), **_cost(photos, held_by_band)},
-        "anomaly": {"deviations": _listed(moves), **_cost(photos, held_by_move)},
-        "operating_point": {name: values[0] for name, values in _cost(photos, held[None]).items()},
+        "band": {"log_odds": _listed(widths), **band},
+        "anomaly": {"deviations": _listed(moves), **anomaly},
+        "operating_point": {name: values[0] for name, values in now.items()},
+        "least_held_without_escapes": min(spared, default=None),
     }
 
 

@@ -21,14 +21,13 @@ import torch
 from shared.errors import DefectScopeError, UnusableData
 from worker.inspect.bundle import ProductModel
 from worker.inspect.files import judge_files, open_bundle
-from worker.inspect.overlay import encode
 from worker.inspect.preprocess import prepare
 from worker.train.dataset import photo_files
 from worker.train.judged import JudgedPhoto, Maps, row
 from worker.train.localisation import read_masks
 from worker.train.metrics import figures, measure
 from worker.train.progress import Progress, silent
-from worker.train.report import Pictures, PictureSource
+from worker.train.report import Pictures, PictureSource, draw_pictures
 
 
 def evaluate(
@@ -96,7 +95,14 @@ def picture_source(bundle: Path, data: Path) -> PictureSource:
     def pictures(path: str) -> Pictures:
         photo = prepare((data / path).read_bytes())
         (judgement,) = inspector.judge([photo], [model])
-        return Pictures(encode(photo.pixels), judgement.overlay, judgement.anomaly_map)
+        masks, _ = read_masks([data / path])
+        maps = Maps.of(
+            judgement.attention,
+            judgement.strangeness,
+            judgement.limits,
+            masks.get(data / path),
+        )
+        return draw_pictures(photo.pixels, maps)
 
     return pictures
 

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.errors import UnusableData
+from shared.errors import DefectScopeError, UnusableData
+from worker.inspect.decode import decode
 from worker.inspect.overlay import scale
 from worker.inspect.preprocess import SIDE, resize
 from worker.train.intervals import exact, percentile, resample
@@ -42,19 +43,19 @@ def read_mask(file: Path) -> Flags:
     UnusableData for a file that cannot be read or marks nothing.
     """
     try:
-        encoded = np.frombuffer(file.read_bytes(), np.uint8)
+        drawn = decode(file.read_bytes())
     except OSError as error:
         raise UnusableData(f"{file} cannot be read: {error.strerror}") from error
-    grey = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE) if len(encoded) else None
-    if grey is None:
-        raise UnusableData(f"{file} is not a picture: repair or remove it")
-    if not grey.any():
-        raise UnusableData(f"{file} marks no defect: draw it in white, or remove the file")
-    marked = np.where(grey > 0, np.uint8(255), np.uint8(0))
-    covered = resize(np.repeat(marked[..., None], 3, axis=2))[..., 0]  # (256, 256)
+    except DefectScopeError as error:
+        raise UnusableData(f"{file} is no mask: {error} Repair or remove it.") from error
+    is_marked = (drawn[..., 0] | drawn[..., 1] | drawn[..., 2]) > 0
+    marked = np.where(is_marked, np.uint8(255), np.uint8(0))  # (H, W)
+    if not marked.any():
+        raise UnusableData(f"{file} marks no defect: draw it in white, or remove the file.")
+    covered = resize(marked)  # (256, 256)
     if not covered.any():  # a speck on a huge photo: averaged away
         rows, columns = np.nonzero(marked)
-        covered[rows * SIDE // grey.shape[0], columns * SIDE // grey.shape[1]] = 255
+        covered[rows * SIDE // marked.shape[0], columns * SIDE // marked.shape[1]] = 255
     return np.asarray(covered >= min(128, int(covered.max())), np.bool_)
 
 

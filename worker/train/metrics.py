@@ -296,7 +296,11 @@ def _in_words(found: dict[str, Any]) -> dict[str, str]:
             of="good parts",
         ),
         "held_good": in_words(
-            combined["held_good"], good, one="part held", many="parts held", of="good parts"
+            combined["held_good"],
+            good,
+            one="needless review",
+            many="needless reviews",
+            of="good parts",
         ),
     }
 

@@ -48,6 +48,9 @@ _STYLE: dict[Any, Any] = {
 _SQUARE = (3.9, 3.5)
 _WIDE = (7.6, 3.2)
 _BINS = 36
+_PERCENT = PercentFormatter(1, decimals=0, symbol="\u00a0%")
+_SHARES = (0.0001, 0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999, 0.9999)
+"""Probabilities that stand at an axis of log-odds."""
 
 
 def roc(document: Mapping[str, Any]) -> str:
@@ -103,25 +106,23 @@ def review(document: Mapping[str, Any]) -> str:
             ("anomaly", AUTOENCODER, "moving the autoencoder's threshold"),
             ("band", CLASSIFIER, "widening the classifier's review band"),
         ):
-            axes.plot(curve[name]["good_held"], curve[name]["escapes"], color=colour, label=words)
-        axes.plot(now["good_held"], now["escapes"], "o", color=DEFECTIVE, ms=9, zorder=4,
-                  label="as it is set", clip_on=False)  # fmt: skip
+            points = curve[name]["good_held"], curve[name]["escapes"]
+            axes.plot(*points, "o-", color=colour, markersize=2.5, label=words, clip_on=False)
+        point = now["good_held"], now["escapes"]
+        axes.plot(*point, "o", color=DEFECTIVE, ms=10, zorder=4, label="as it is set")
         axes.set_xlabel("good parts held for a person")
-        axes.set_ylabel(f"defective parts that pass unseen (of {document['defective']})")
-        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set_ylabel(f"defects that pass unseen (of {document['defective']})")
+        axes.xaxis.set_major_formatter(_PERCENT)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.set_xlim(-0.01, 1.01)
-        axes.set_ylim(bottom=0)
-        axes.legend(loc="upper right")
+        most = max(1, *curve["band"]["escapes"], *curve["anomaly"]["escapes"])
+        axes.set_ylim(-0.03 * most, 1.06 * most)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, columnspacing=1.6)
         return _svg(figure, "Escapes against review load")
 
 
 def probabilities(rows: Sequence[Mapping[str, Any]]) -> str:
     """The classifier's probabilities of good and of defective photos, in log-odds."""
-
-    def probability(position: float, _: int | None = None) -> str:
-        share = 1 / (1 + np.exp(-position))
-        return f"{share:.2%}" if share < 0.01 or share > 0.99 else f"{share:.0%}"
 
     values = np.array([log_odds(row["defect_probability"]) for row in rows])
     thresholds = {log_odds(row["thresholds"]["defect_probability"]) for row in rows}
@@ -135,7 +136,11 @@ def probabilities(rows: Sequence[Mapping[str, Any]]) -> str:
             if band and band[0] < band[1]:
                 axes.axvspan(*band, color="#f3ead6", linewidth=0)
         _histograms(upper, lower, values, rows, thresholds)
-        lower.xaxis.set_major_formatter(FuncFormatter(probability))
+        low, high = lower.get_xlim()
+        shares = [share for share in _SHARES if low < log_odds(share) < high]
+        lower.set_xticks(
+            [log_odds(share) for share in shares], [f"{100 * share:g}\u00a0%" for share in shares]
+        )
         lower.set_xlabel("probability of a defect")
         return _svg(figure, "Histogram of the classifier's probabilities")
 
@@ -184,9 +189,9 @@ def _histograms(
         word,
         (max(thresholds), 1.0),
         xycoords=("data", "axes fraction"),
-        xytext=(4, -2),
+        xytext=(0, 3),
         textcoords="offset points",
-        va="top",
+        ha="center",
         color=_MUTED,
     )
 
@@ -207,8 +212,8 @@ def _unit_square(axes: Axes, x: str, y: str) -> None:
     axes.set_ylabel(y)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.xaxis.set_major_formatter(_PERCENT)
+    axes.yaxis.set_major_formatter(_PERCENT)
 
 
 def _svg(figure: Figure, title: str) -> str:

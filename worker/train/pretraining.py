@@ -201,9 +201,9 @@ def _step(
         [torch.from_numpy(cover) for cover in views.cover],
         torch.from_numpy(views.kinds),
     )
-    total = sum(WEIGHTS[name] * loss for name, loss in losses.items())
+    total = torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
     optimiser.zero_grad()
-    total.backward()
+    total.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_([*backbone.parameters(), *questions.parameters()], 2.0)
     optimiser.step()
     return {name: float(loss.detach()) for name, loss in losses.items()}

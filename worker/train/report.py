@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 from worker.inspect.overlay import draw_overlay, encode, scale
 from worker.train import plots
 from worker.train.dataset import GOOD
-from worker.train.judged import Maps, log_odds
+from worker.train.judged import Flags, Maps, log_odds
 
 _MAX_MISTAKES = 12
 _MAX_NEAREST = 8
+_OUTLINE = (80, 220, 255)
 _MISSING = "\u2013"
 
 Row = Mapping[str, Any]
@@ -45,10 +47,17 @@ def draw_pictures(photo: NDArray[np.uint8], maps: Maps) -> Pictures:
     limits = maps.limits
     strangeness = maps.strangeness.astype(np.float32)
     return Pictures(
-        encode(photo),
+        encode(photo if maps.mask is None else _outlined(photo, maps.mask)),
         draw_overlay(photo, scale(maps.attention, 0.0, limits.gradcam_high)),
         draw_overlay(photo, scale(strangeness, limits.anomaly_low, limits.anomaly_high)),
     )
+
+
+def _outlined(photo: NDArray[np.uint8], mask: Flags) -> NDArray[np.uint8]:
+    """The photo with a thin line around the mask, far enough out to hide nothing of the defect."""
+    around = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8))
+    contours, _ = cv2.findContours(around, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return np.asarray(cv2.drawContours(photo.copy(), contours, -1, _OUTLINE, 1), np.uint8)
 
 
 PictureSource = Callable[[str], Pictures]
@@ -91,6 +100,8 @@ def render(document: Mapping[str, Any], pictures: PictureSource) -> str:
         "decimal": decimal,
         "between": between,
         "percent_between": percent_between,
+        # A number and its percent sign stay on one line.
+        "unbroken": lambda text: text.replace(" %", "\u00a0%"),
         "words": lambda name: name.replace("_", " "),
         "picture": lambda jpeg: "data:image/jpeg;base64," + base64.b64encode(jpeg).decode(),
     }

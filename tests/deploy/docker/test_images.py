@@ -47,8 +47,12 @@ def test_the_wheel_holds_every_module(wheel):
     assert set().union(*(sources(package, "*.py") for package in PACKAGES)) <= wheel
 
 
-def test_the_wheel_holds_the_bundled_model_and_the_template_of_migrations(wheel):
-    assert {"worker/bundles/bottle/manifest.json", "migrations/script.py.mako"} <= wheel
+def test_the_wheel_holds_the_bundled_model_and_the_templates(wheel):
+    assert {
+        "worker/bundles/bottle/manifest.json",
+        "migrations/script.py.mako",
+        "worker/train/report.html.jinja",
+    } <= wheel
     assert sources("worker/bundles") <= wheel
 
 

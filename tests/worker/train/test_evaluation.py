@@ -7,7 +7,7 @@ import pytest
 
 from shared.errors import UnusableData
 from worker.inspect.bundle import load_bundle
-from worker.train.evaluation import evaluate
+from worker.train.evaluation import evaluate, picture_source
 
 
 @pytest.fixture
@@ -90,3 +90,76 @@ def test_the_scores_are_those_of_the_serving_pipeline(tmp_path, folder, write_te
         rtol=1e-5,
         atol=1e-5,
     )
+
+
+def add_mask(folder, stem, mask):
+    file = folder / "ground_truth" / "scratched" / f"{stem}_mask.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(file), mask)
+
+
+def test_masks_beside_the_photos_are_held_against_the_maps(tmp_path, folder, write_test_bundle):
+    from worker.inspect.files import open_bundle
+    from worker.inspect.preprocess import prepare
+
+    write_test_bundle(tmp_path / "bundle")
+    assert evaluate(tmp_path / "bundle", folder)["localisation"]["defects_with_mask"] == 0
+    inspector, model = open_bundle(tmp_path / "bundle")
+    data = (folder / "test" / "scratched" / "3.png").read_bytes()
+    (judgement,) = inspector.judge([prepare(data)], [model])
+    # Marked are exactly the strangest pixels: the map finds them all before any other.
+    strangest = judgement.strangeness >= np.quantile(judgement.strangeness, 0.95)
+    add_mask(folder, "3", strangest.astype(np.uint8) * 255)
+    for path in (folder / "test").glob("good/*"):
+        path.unlink()
+
+    found = evaluate(tmp_path / "bundle", folder)["localisation"]
+
+    assert (found["defects_with_mask"], found["defects_without_mask"]) == (1, 3)
+    # The random model's map goes far beyond what would be drawn red: clipped, it would rank worse.
+    assert found["anomaly_map"]["pixel_auroc"] == pytest.approx(1, abs=2e-3)
+    assert found["anomaly_map"]["inside"] == 1
+
+
+def test_a_mask_that_marks_nothing_is_named(tmp_path, folder, write_test_bundle):
+    write_test_bundle(tmp_path / "bundle")
+    add_mask(folder, "3", np.zeros((200, 200), np.uint8))
+    with pytest.raises(UnusableData, match=r"3_mask\.png marks no defect"):
+        evaluate(tmp_path / "bundle", folder)
+
+
+def test_pictures_of_a_photo_are_those_of_the_serving_pipeline(tmp_path, folder, write_test_bundle):
+    from worker.inspect.files import open_bundle
+    from worker.inspect.preprocess import prepare
+
+    write_test_bundle(tmp_path / "bundle")
+    inspector, model = open_bundle(tmp_path / "bundle")
+    photo = prepare((folder / "test" / "scratched" / "3.png").read_bytes())
+    (judgement,) = inspector.judge([photo], [model])
+    mask = np.zeros((256, 256), np.uint8)
+    mask[100:110, 100:110] = 255
+    add_mask(folder, "3", mask)
+
+    pictures = picture_source(tmp_path / "bundle", folder)("test/scratched/3.png")
+
+    assert pictures.attention == judgement.overlay
+    assert pictures.strangeness == judgement.anomaly_map
+    shown = cv2.imdecode(np.frombuffer(pictures.photo, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    changed = np.abs(shown.astype(int) - photo.pixels).max(axis=2)
+    # The outline runs around the mask and leaves the defect itself as it was.
+    assert changed[96, 96:114].mean() > 3 * changed[102:108, 102:108].mean()
+
+
+def test_the_document_says_what_was_measured_with_what(tmp_path, folder, write_test_bundle):
+    bundle = tmp_path / "bundle"
+    manifest = write_test_bundle(bundle)
+    mark_as_trained_on(bundle, [folder / "test" / "good" / "0.png"])
+
+    document = evaluate(bundle, folder)
+
+    assert document["measured_on"] == "photos not seen in training"
+    assert document["trained"]["data_digest"] == manifest.data.digest
+    unseen = [p for p in folder.rglob("*.png") if p.name != "0.png"]
+    digests = sorted("sha256:" + hashlib.sha256(p.read_bytes()).hexdigest() for p in unseen)
+    joined = "\n".join(digests).encode()
+    assert document["data_digest"] == "sha256:" + hashlib.sha256(joined).hexdigest()

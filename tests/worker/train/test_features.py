@@ -1,9 +1,12 @@
 import numpy as np
+import pytest
 import torch
 
 from worker.inspect.backbone import pool
+from worker.train import features as features_of_photos
 from worker.train.dataset import LabelledPhoto
 from worker.train.features import COPIES, cache_features, relit, turned
+from worker.train.stages import Stages
 
 
 class StandInEngine:
@@ -44,23 +47,68 @@ def test_light_is_cut_at_white():
     assert relit(np.full((50, 1, 1, 3), 255, np.uint8), np.random.default_rng(0)).max() == 255
 
 
-def test_rows_are_photos_in_order_and_copy_0_is_the_photo_as_it_is(photos, tmp_path):
-    labelled = [
+def labelled(photos, tmp_path):
+    return [
         LabelledPhoto(tmp_path, "train", ("good", "bent")[index % 2], str(index), photo, index)
         for index, photo in enumerate(photos)
     ] * 2
+
+
+def test_rows_are_photos_in_order_and_copy_0_is_the_photo_as_it_is(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(features_of_photos, "MOST_SYNTHETIC", 2)
+    some = labelled(photos, tmp_path)
     engine = StandInEngine()
     heard = []
 
     features = cache_features(
-        labelled, engine, seed=0, progress=lambda *report: heard.append(report)
+        some,
+        engine,
+        seed=0,
+        stages=Stages(tmp_path / "stages", {}),
+        progress=lambda *report: heard.append(report),
     )
 
-    corners = torch.tensor([float(photo.photo.pixels[0, 0, 0]) for photo in labelled])
+    corners = torch.tensor([float(photo.photo.pixels[0, 0, 0]) for photo in some])
     assert features.maps.shape == (20, 1024, 8, 8)
     assert features.fingerprints.shape == (20, COPIES, 1024)
     torch.testing.assert_close(features.fingerprints[:, 0, 0], corners)
     torch.testing.assert_close(pool(features.maps), features.fingerprints[:, 0])
     assert features.is_defective.tolist() == [False, True] * 10
-    assert sum(engine.batches) == 20 * COPIES
-    assert heard[-1] == ("backbone", 16, 16)
+    assert features.synthetic.shape == (20, 2, 1024)
+    assert features.synthetic[1::2].eq(0).all()
+    # Relit by at most 7 %, but for those whose corner the defect has taken.
+    ratios = features.synthetic[::2, :, 0] / corners[::2, None]
+    assert ((ratios > 0.92) & (ratios < 1.08)).float().mean() > 0.8
+    assert sum(engine.batches) == 20 * COPIES + 10 * 2
+    assert [percent for _, percent, _ in heard] == sorted(percent for _, percent, _ in heard)
+    assert heard[-1] == ("backbone", 100, 100)
+
+
+def test_a_killed_run_goes_on_where_it_was_with_the_same_result(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(features_of_photos, "MOST_SYNTHETIC", 1)
+    some = labelled(photos, tmp_path)
+    whole = cache_features(some, StandInEngine(), seed=0, stages=Stages(tmp_path / "a", {}))
+
+    class Killed(StandInEngine):
+        def features(self, photos):
+            if len(self.batches) == 7:
+                raise KeyboardInterrupt
+            return super().features(photos)
+
+    with pytest.raises(KeyboardInterrupt):
+        cache_features(some, Killed(), seed=0, stages=Stages(tmp_path / "b", {}))
+    engine = StandInEngine()
+    resumed = cache_features(some, engine, seed=0, stages=Stages(tmp_path / "b", {}))
+
+    assert sum(engine.batches) < 20 * COPIES
+    assert torch.equal(resumed.fingerprints, whole.fingerprints)
+    assert torch.equal(resumed.synthetic, whole.synthetic)
+
+
+def test_good_photos_alone_are_enough_and_few_of_them_are_damaged_more_often(photos, tmp_path):
+    some = [
+        LabelledPhoto(tmp_path, "train", "good", str(index), photo, index)
+        for index, photo in enumerate(photos[:2])
+    ]
+    features = cache_features(some, StandInEngine(), seed=0, stages=Stages(tmp_path / "s", {}))
+    assert features.synthetic.shape == (2, features_of_photos.MOST_SYNTHETIC, 1024)

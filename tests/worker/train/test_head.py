@@ -4,7 +4,8 @@ from torch.nn import functional as F
 
 from worker.inspect.head import Head
 from worker.train import head as training
-from worker.train.head import train_head
+from worker.train.features import CachedFeatures
+from worker.train.head import WORTH_OF_SYNTHETIC, Sample, sample_of, train_head
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +24,54 @@ def two_classes(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return fingerprints, is_defective
 
 
+def sample(fingerprints: torch.Tensor, is_defective: torch.Tensor) -> Sample:
+    weights = torch.where(is_defective, 0.5 / is_defective.sum(), 0.5 / (~is_defective).sum())
+    return Sample(fingerprints[:, 0], is_defective, weights)
+
+
+def features_of(good: int, defective: int) -> CachedFeatures:
+    """Photo n has the fingerprint n in every copy; its synthetic defects have 100 + n."""
+    count = good + defective
+    numbers = torch.arange(float(count))[:, None, None]
+    is_defective = torch.arange(count) >= good
+    return CachedFeatures(
+        torch.zeros(count, 1024, 1, 1),
+        numbers.expand(-1, 8, 1024),
+        (100 + numbers).expand(-1, 3, 1024),
+        is_defective,
+    )
+
+
+def test_a_sample_has_copies_of_each_photo_and_synthetic_defects_of_good_ones_only():
+    chosen = sample_of(features_of(4, 2), torch.tensor([0, 2, 3, 5]), copies=2)
+    assert chosen.fingerprints[:, 0].tolist() == [
+        *(0, 0, 2, 2, 3, 3, 5, 5),
+        *(100, 100, 100, 102, 102, 102, 103, 103, 103),
+    ]
+    assert chosen.is_defective.tolist() == [False] * 6 + [True] * 11
+
+
+def test_good_and_defective_weigh_the_same_and_synthetic_ones_as_much_as_some_real_ones():
+    chosen = sample_of(features_of(20, WORTH_OF_SYNTHETIC), torch.arange(20 + 8), copies=1)
+    real = (chosen.fingerprints[:, 0] >= 20) & (chosen.fingerprints[:, 0] < 100)
+    synthetic = chosen.fingerprints[:, 0] >= 100
+    torch.testing.assert_close(chosen.weights[~chosen.is_defective].sum(), torch.tensor(0.5))
+    torch.testing.assert_close(chosen.weights[real].sum(), torch.tensor(0.25))
+    torch.testing.assert_close(chosen.weights[synthetic].sum(), torch.tensor(0.25))
+
+
+def test_without_real_defects_the_synthetic_ones_are_the_class():
+    chosen = sample_of(features_of(5, 0), torch.arange(5), copies=8)
+    torch.testing.assert_close(chosen.weights[chosen.is_defective].sum(), torch.tensor(0.5))
+    assert torch.isfinite(chosen.weights).all()
+
+
 def test_a_small_channel_that_tells_the_classes_apart_is_found(monkeypatch):
     monkeypatch.setattr(training, "STEPS", 1500)
     fingerprints, is_defective = two_classes(400)
     # Only this channel and 15 loud ones vary.
     fingerprints[:, :, 16:] = 1.0
-    head = train_head(fingerprints[:300], is_defective[:300], seed=0)
+    head = train_head(sample(fingerprints[:300], is_defective[:300]), seed=0)
     logits = head.logits(fingerprints[300:, 0])
     is_right = (logits[:, 1] > logits[:, 0]) == is_defective[300:]
     assert is_right.float().mean() > 0.95
@@ -36,7 +79,9 @@ def test_a_small_channel_that_tells_the_classes_apart_is_found(monkeypatch):
 
 def test_the_same_seed_gives_the_same_head_and_another_seed_another():
     fingerprints, is_defective = two_classes(40)
-    first, again, other = (train_head(fingerprints, is_defective, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (
+        train_head(sample(fingerprints, is_defective), seed=seed) for seed in (1, 1, 2)
+    )
     assert torch.equal(first.hidden_weight, again.hidden_weight)
     assert not torch.equal(first.hidden_weight, other.hidden_weight)
 
@@ -46,7 +91,7 @@ def test_training_leaves_the_global_random_state_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train_head(fingerprints, is_defective, seed=1)
+    train_head(sample(fingerprints, is_defective), seed=1)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -57,7 +102,7 @@ def test_the_standardisation_is_folded_into_the_first_layer(monkeypatch):
         torch.optim.lr_scheduler, "CosineAnnealingLR", lambda *_: None
     )  # it divides by the number of steps
     fingerprints, is_defective = two_classes(40)
-    head = train_head(fingerprints, is_defective, seed=9)
+    head = train_head(sample(fingerprints, is_defective), seed=9)
 
     torch.manual_seed(9)
     hidden, output = torch.nn.Linear(1024, 256), torch.nn.Linear(256, 2)

@@ -5,7 +5,7 @@ import pytest
 from shared.manifest import Thresholds
 from shared.verdicts import Disposition, Outcome, Scores, Verdict, decide
 from worker.train.judged import JudgedPhoto
-from worker.train.metrics import measure
+from worker.train.metrics import measure, out_of_fold
 
 
 def judged(label, probability, anomaly, *, near=(0.4, 0.4)):
@@ -99,3 +99,73 @@ def test_an_undecidable_defect_is_held_and_no_escape():
     combined = measure([photo])["combined"]
     assert combined["undecidable"] == 1
     assert combined["escapes"] == 0
+
+
+def test_every_figure_has_its_interval_at_the_same_place():
+    found = measure(PHOTOS)
+    for part in ("classifier", "autoencoder"):
+        assert found["intervals"][part].keys() == found[part].keys()
+        for name, value in found[part].items():
+            low, high = found["intervals"][part][name]
+            assert low <= value <= high
+            assert low < high
+    assert found["intervals"]["by_type"].keys() == found["by_type"].keys()
+    for name, interval in found["intervals"]["combined"].items():
+        assert interval[0] <= found["combined"][name] <= interval[1]
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_same_photos_and_seed_give_the_same_intervals():
+    assert measure(PHOTOS, seed=1) == measure(PHOTOS, seed=1)
+    assert measure(PHOTOS, seed=1)["intervals"] != measure(PHOTOS, seed=2)["intervals"]
+
+
+def test_more_photos_make_intervals_narrower():
+    def width(found):
+        low, high = found["intervals"]["classifier"]["auroc"]
+        return high - low
+
+    assert width(measure(PHOTOS * 16)) < width(measure(PHOTOS)) / 2
+
+
+def test_perfect_figures_are_not_certain():
+    perfect = [judged("good", 0.1, 1.0)] * 10 + [judged("chip", 0.9, 9.0)] * 43
+    found = measure(perfect)
+    assert found["classifier"]["auroc"] == 1
+    assert found["intervals"]["classifier"]["auroc"] == pytest.approx((0.025**0.1, 1))
+    assert found["intervals"]["classifier"]["average_precision"] is None
+    recall, alarms = 0.025 ** (1 / 43), 1 - 0.025 ** (1 / 10)
+    assert found["intervals"]["classifier"]["f1"] == pytest.approx(
+        (2 * 43 * recall / (43 * recall + 10 * alarms + 43), 1)
+    )
+    assert found["in_words"]["escapes"].endswith("the true rate may still be up to 6.7 %.")
+    assert "average precision has none" in found["notes"][0]
+
+
+def test_confusion_counts_every_photo_once_for_each_opinion():
+    found = measure(PHOTOS)["confusion"]
+    assert found["classifier"] == {
+        "good": {"called_good": 3, "called_defective": 1},
+        "defective": {"called_good": 1, "called_defective": 2},
+    }
+    assert found["autoencoder"] == {
+        "good": {"called_good": 3, "called_anomalous": 1},
+        "defective": {"called_good": 2, "called_anomalous": 1},
+    }
+    assert found["combined"] == {
+        "good": {"pass": 2, "hold": 2, "reject": 0},
+        "defective": {"pass": 1, "hold": 1, "reject": 1},
+    }
+
+
+def test_with_one_class_what_needs_both_is_none_and_a_note_says_why():
+    found = measure([photo for photo in PHOTOS if photo.is_defective])
+    assert found["curves"] is None
+    assert found["calibration"] is None
+    assert found["intervals"]["classifier"]["auroc"] is None
+    assert found["intervals"]["classifier"]["recall"] is not None
+    assert "No good photo" in found["notes"][0]
+
+
+def test_figures_of_a_cross_validation_say_so():
+    assert measure(PHOTOS, measured_on=out_of_fold(5))["measured_on"] == "out of fold, 5 folds"

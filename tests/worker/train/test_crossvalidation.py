@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+import torch
+
+from worker.inspect.preprocess import Photo, measure_quality
+from worker.train import autoencoder as autoencoder_training
+from worker.train import head as head_training
+from worker.train.crossvalidation import draw_folds, read_autoencoder, read_classifier
+from worker.train.dataset import LabelledPhoto
+from worker.train.features import CachedFeatures
+from worker.train.stages import Stages
+
+
+def random_features(count: int) -> CachedFeatures:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(count, 1024, 2, 2, generator=generator)
+    fingerprints = torch.relu(maps).mean(dim=(2, 3))[:, None].expand(-1, 3, -1).clone()
+    is_defective = torch.arange(count) % 3 == 0
+    synthetic = torch.randn(count, 2, 1024, generator=generator).abs()
+    return CachedFeatures(maps, fingerprints, synthetic, is_defective)
+
+
+def folds(count: int) -> np.ndarray:
+    return np.arange(count) % 5
+
+
+def labelled(tmp_path, label, count, *, spot=0, groups=None):
+    photos = []
+    for number in range(count):
+        rng = np.random.default_rng([number, spot])
+        pixels = np.clip(130 + rng.normal(0, 5, (256, 256, 3)), 0, 255).astype(np.uint8)
+        if spot:
+            pixels[100:140, 90:130] = spot
+        photo = Photo(pixels, measure_quality(pixels))
+        group = groups[number] if groups else hash((label, number))
+        photos.append(LabelledPhoto(tmp_path, "train", label, f"{label}{number}", photo, group))
+    return photos
+
+
+def test_every_fold_has_its_share_of_both_classes_and_no_part_is_in_two(tmp_path):
+    photos = [
+        *labelled(tmp_path, "good", 20, groups=[n // 2 for n in range(20)]),
+        *labelled(tmp_path, "bent", 10, spot=5),
+    ]
+    fold_of = draw_folds(photos, folds=5, seed=3)
+    for fold in range(5):
+        assert (fold_of[:20] == fold).sum() == 4
+        assert (fold_of[20:] == fold).sum() == 2
+    assert (fold_of[0:20:2] == fold_of[1:20:2]).all()
+
+
+def test_labels_without_meaning_cannot_be_predicted_out_of_fold(monkeypatch):
+    """In the fold such a head would be right nearly always: with 1024 numbers it can
+    learn thirty photos by heart."""
+    monkeypatch.setattr(head_training, "STEPS", 200)
+    features = random_features(60)
+    margins = read_classifier(features, folds(60), copies=1, seed=0).margins
+    is_right = (margins > 0) == features.is_defective.numpy()
+    assert 0.3 < is_right.mean() < 0.8
+
+
+def test_every_photo_gets_a_reading_and_copies_do_not_multiply_them(monkeypatch):
+    monkeypatch.setattr(head_training, "STEPS", 10)
+    readings = read_classifier(random_features(30), folds(30), copies=3, seed=0)
+    assert readings.margins.shape == (30,)
+    assert np.isfinite(readings.margins).all()
+    assert readings.attention.shape == (30, 2, 2)
+    assert (readings.domain_distances > 0).all()
+    is_defective = random_features(30).is_defective.numpy()
+    assert np.isnan(readings.synthetic_margins[is_defective]).all()
+    assert np.isfinite(readings.synthetic_margins[~is_defective]).all()
+
+
+def test_a_strange_photo_is_far_from_the_domain_because_it_is_not_in_its_own_fold(monkeypatch):
+    monkeypatch.setattr(head_training, "STEPS", 1)
+    features = random_features(40)
+    features.fingerprints[7] += 3.0
+    distances = read_classifier(features, folds(40), copies=1, seed=0).domain_distances
+    assert distances.argmax() == 7
+    assert distances[7] > 2 * np.median(distances)
+
+
+def test_the_head_of_a_fold_has_not_seen_the_damaged_versions_of_its_photos(monkeypatch):
+    seen = []
+
+    def spy(sample, **_):
+        seen.append(set(sample.fingerprints[:, 0].tolist()))
+        return head_training.train_head(sample, seed=0)
+
+    monkeypatch.setattr(head_training, "STEPS", 1)
+    monkeypatch.setattr("worker.train.crossvalidation.train_head", spy)
+    features = random_features(20)
+    read_classifier(features, folds(20), copies=3, seed=0)
+    for fold, numbers in enumerate(seen):
+        for row in range(20):
+            is_in = float(features.fingerprints[row, 0, 0]) in numbers
+            assert is_in == (row % 5 != fold)
+            if not features.is_defective[row]:
+                assert (float(features.synthetic[row, 1, 0]) in numbers) == is_in
+
+
+@pytest.fixture
+def _short(monkeypatch):
+    monkeypatch.setattr(autoencoder_training, "STEPS", 6)
+
+
+@pytest.mark.usefixtures("_short")
+def test_defects_change_nothing_in_how_good_photos_are_read(tmp_path):
+    good = labelled(tmp_path, "good", 10)
+    fold_of = np.concatenate([folds(10), folds(5)])
+    dark, bright = (
+        read_autoencoder(
+            [*good, *labelled(tmp_path, "spot", 5, spot=value)],
+            fold_of,
+            seed=0,
+            stages=Stages(tmp_path / str(value), {}),
+        )
+        for value in (5, 250)
+    )
+    assert torch.equal(dark.strangeness[:10], bright.strangeness[:10])
+    assert (dark.mses[:10] == bright.mses[:10]).all()
+
+
+@pytest.mark.usefixtures("_short")
+def test_a_spot_that_no_good_part_has_is_stranger_than_all_of_them(tmp_path):
+    photos = [*labelled(tmp_path, "good", 10), *labelled(tmp_path, "spot", 5, spot=5)]
+    readings = read_autoencoder(
+        photos,
+        np.concatenate([folds(10), folds(5)]),
+        seed=0,
+        stages=Stages(tmp_path / "s", {}),
+    )
+    assert readings.scores[10:].min() > readings.scores[:10].max()
+    assert readings.strangeness.shape == (15, 256, 256)
+    spot = readings.strangeness[12, 105:135, 95:125].mean()
+    assert spot > 5 * readings.strangeness[12, 200:, 200:].abs().mean()
+
+
+@pytest.mark.usefixtures("_short")
+def test_a_good_photo_is_measured_by_the_good_photos_of_other_folds(tmp_path):
+    """Measured by itself too, an odd good photo would widen what counts as usual."""
+    good = labelled(tmp_path, "good", 10)
+    odd = labelled(tmp_path, "good", 1, spot=60)[0]
+    photos = [odd, *good[1:]]
+    readings = read_autoencoder(photos, folds(10), seed=0, stages=Stages(tmp_path / "s", {}))
+    assert readings.scores.argmax() == 0
+    assert readings.scores[0] > 3 * np.median(readings.scores)
