@@ -135,12 +135,49 @@ def train(
     backbone: Annotated[
         str, typer.Option(help="`bundled`, `imagenet` (torchvision's), or a file of weights.")
     ] = "bundled",
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Train on all photos, those of test/ too, and measure by cross-validation with "
+            "so many folds. Without it, test/ is held out as far as it can be.",
+        ),
+    ] = None,
+    policy: Annotated[
+        str,
+        typer.Option(help="What the threshold is for: best-f1, recall=0.99, cost=20:1."),
+    ] = "best-f1",
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the figures of the folds: index.html and report.json."),
+    ] = None,
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:
-    """Train a product's model from a folder of photos."""
+    """Train a product's model from a folder of photos. A killed training goes on when repeated."""
     from deploy.modelling import train_with_progress  # noqa: PLC0415
 
-    train_with_progress(data, product=product, out=out, backbone=backbone, seed=seed)
+    train_with_progress(
+        data,
+        product=product,
+        out=out,
+        backbone=backbone,
+        folds=folds,
+        policy=policy,
+        report=report,
+        seed=seed,
+    )
+
+
+@app.command()
+def calibrate(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    photos: Annotated[Path, typer.Argument(help="Folder of some twenty photos of good parts.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
+) -> None:
+    """Fit a bundle to another camera: statistics, limits and thresholds, from good parts alone."""
+    from deploy.modelling import calibrate_with_progress  # noqa: PLC0415
+
+    calibrate_with_progress(bundle, photos, out=out)
 
 
 @app.command()

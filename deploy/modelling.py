@@ -21,12 +21,14 @@ from api.schemas import InspectionOut, scores_out
 from deploy.photos import find_photos
 from deploy.tables import print_verdicts
 from shared.errors import DefectScopeError
+from shared.manifest import Manifest
 from shared.tables import Status
 from worker.inspect.bundle import ProductModel
 from worker.inspect.files import judge_files, open_bundle
 from worker.inspect.pipeline import Judgement
 from worker.train.evaluation import evaluate, picture_source
 from worker.train.progress import Progress as Tell
+from worker.train.recalibration import recalibrate
 from worker.train.render import render_dataset
 from worker.train.report import write_report
 from worker.train.train import train
@@ -54,7 +56,17 @@ def _bars() -> Iterator[Tell]:
         yield tell
 
 
-def train_with_progress(data: Path, *, product: str, out: Path, backbone: str, seed: int) -> None:
+def train_with_progress(
+    data: Path,
+    *,
+    product: str,
+    out: Path,
+    backbone: str,
+    folds: int | None,
+    policy: str,
+    report: Path | None,
+    seed: int,
+) -> None:
     warnings: list[str] = []
     with _bars() as tell:
         manifest = train(
@@ -62,19 +74,39 @@ def train_with_progress(data: Path, *, product: str, out: Path, backbone: str, s
             product=product,
             out=out,
             backbone=backbone,
+            folds=folds,
+            policy=policy,
+            report=report,
             seed=seed,
             progress=tell,
             warn=warnings.append,
         )
     for warning in warnings:
         _stderr.print(f"warning: {warning}", markup=False)
-    table = Table("out-of-fold figure", "value", box=None, pad_edge=False)
+    _print_metrics("out-of-fold figure", manifest)
+    counts = ", ".join(f"{count} {label}" for label, count in manifest.data.counts.items())
+    _stderr.print(f"trained on {counts}; {len(manifest.data.held_out)} photos held out")
+    if report is not None:
+        _stderr.print(f"report {report / 'index.html'}")
+    _stderr.print(f"bundle {out}: {manifest.product}, {manifest.digest}")
+
+
+def calibrate_with_progress(bundle: Path, photos: Path, *, out: Path) -> None:
+    with _bars() as tell:
+        manifest = recalibrate(bundle, photos, out=out, progress=tell)
+    _print_metrics("figure on these good photos", manifest)
+    _stderr.print(
+        "No defect was looked at: watch the first parts of this camera, or run the new version in "
+        "shadow."
+    )
+    _stderr.print(f"bundle {out}: {manifest.product}, {manifest.digest}")
+
+
+def _print_metrics(title: str, manifest: Manifest) -> None:
+    table = Table(title, "value", box=None, pad_edge=False)
     for name, value in sorted(manifest.metrics.items()):
         table.add_row(name.replace("_", " "), f"{value:.4f}")
     _stderr.print(table)
-    counts = ", ".join(f"{count} {label}" for label, count in manifest.data.counts.items())
-    _stderr.print(f"trained on {counts}; {len(manifest.data.held_out)} photos held out")
-    _stderr.print(f"bundle {out}: {manifest.product}, {manifest.digest}")
 
 
 def evaluate_and_print(bundle: Path, data: Path, *, report: Path | None, as_json: bool) -> None:

@@ -19,10 +19,8 @@ from worker.train import calibration
 from worker.train.calibration import Policy
 from worker.train.crossvalidation import AutoencoderReadings, ClassifierReadings
 from worker.train.dataset import LabelledPhoto
+from worker.train.head import ENOUGH_DEFECTS
 from worker.train.judged import Flags, JudgedPhoto, Maps
-
-ENOUGH_DEFECTS = 10
-"""With fewer real defects to read, synthetic ones help to place the classifier's threshold."""
 
 ANOMALY_DEVIATIONS = 2.0
 """Some 2 % of good parts lie above: each is a disagreement that a person looks at."""

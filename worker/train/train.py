@@ -38,7 +38,6 @@ from worker.train.crossvalidation import (
 )
 from worker.train.dataset import GOOD, Dataset, LabelledPhoto, read_dataset
 from worker.train.decision import (
-    ENOUGH_DEFECTS,
     Decider,
     Readings,
     fit_decider,
@@ -46,7 +45,7 @@ from worker.train.decision import (
 )
 from worker.train.domain import fit_domain
 from worker.train.features import COPIES, GAIN, CachedFeatures, cache_features
-from worker.train.head import WORTH_OF_SYNTHETIC, sample_of, train_head
+from worker.train.head import ENOUGH_DEFECTS, sample_of, train_head
 from worker.train.judged import JudgedPhoto, row
 from worker.train.localisation import read_masks
 from worker.train.metrics import measure, out_of_fold
@@ -302,14 +301,9 @@ def _provenance(
 ) -> str:
     defects = sum(photo.is_defective for photo in photos)
     turned = "also turned, mirrored and relit" if copies > 1 else "as they are"
-    of_defects = (
-        f"and {defects} defective {photos_are}, {turned}; synthetic defects on the good ones count "
-        f"as much as {WORTH_OF_SYNTHETIC} real ones."
-        if defects
-        else f"{photos_are}, {turned}; no photo of a defect: all defects are synthetic, drawn onto "
-        "the good ones."
-    )
-    return (
-        f"Backbone: {source.provenance} Head: {len(photos) - defects} good {of_defects} "
-        f"Autoencoder: good {photos_are} only."
-    )
+    seen = f"{len(photos) - defects} good and {defects} defective {photos_are}, {turned}"
+    if defects == 0:
+        seen += "; no photo of a defect: all defects are synthetic, drawn onto the good ones"
+    elif defects < ENOUGH_DEFECTS:
+        seen += "; so few defects that synthetic ones, drawn onto the good ones, fill up"
+    return f"Backbone: {source.provenance} Head: {seen}. Autoencoder: good {photos_are} only."

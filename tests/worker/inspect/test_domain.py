@@ -25,9 +25,8 @@ def test_the_stored_form_gives_the_distances_of_scikit_learns_ledoit_wolf():
     sample = rng.normal(size=(60, 30)) @ mixing + rng.normal(size=(60, 1024)) * 0.1
     new = rng.normal(size=(5, 30)) @ mixing + rng.normal(size=(5, 1024))
 
-    ours = fit_domain(torch.from_numpy(sample).float(), torch.arange(60) < 20).distance(
-        torch.from_numpy(new).float()
-    )
+    domain = fit_domain(torch.from_numpy(sample).float(), torch.arange(60) < 20)
+    ours = domain.distance(torch.from_numpy(new).float())
 
     reference = np.sqrt(LedoitWolf().fit(sample).mahalanobis(new))
     np.testing.assert_allclose(ours.numpy(), reference, rtol=1e-3)

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from worker.inspect.head import Head
 from worker.train import head as training
 from worker.train.features import CachedFeatures
-from worker.train.head import WORTH_OF_SYNTHETIC, Sample, sample_of, train_head
+from worker.train.head import ENOUGH_DEFECTS, Sample, sample_of, train_head
 
 
 @pytest.fixture(autouse=True)
@@ -51,13 +51,20 @@ def test_a_sample_has_copies_of_each_photo_and_synthetic_defects_of_good_ones_on
     assert chosen.is_defective.tolist() == [False] * 6 + [True] * 11
 
 
-def test_good_and_defective_weigh_the_same_and_synthetic_ones_as_much_as_some_real_ones():
-    chosen = sample_of(features_of(20, WORTH_OF_SYNTHETIC), torch.arange(20 + 8), copies=1)
+def test_good_and_defective_weigh_the_same_and_synthetic_ones_as_much_as_real_ones_are_missing():
+    few = ENOUGH_DEFECTS // 5
+    chosen = sample_of(features_of(20, few), torch.arange(20 + few), copies=1)
     real = (chosen.fingerprints[:, 0] >= 20) & (chosen.fingerprints[:, 0] < 100)
     synthetic = chosen.fingerprints[:, 0] >= 100
     torch.testing.assert_close(chosen.weights[~chosen.is_defective].sum(), torch.tensor(0.5))
-    torch.testing.assert_close(chosen.weights[real].sum(), torch.tensor(0.25))
-    torch.testing.assert_close(chosen.weights[synthetic].sum(), torch.tensor(0.25))
+    torch.testing.assert_close(chosen.weights[real].sum(), torch.tensor(0.1))
+    torch.testing.assert_close(chosen.weights[synthetic].sum(), torch.tensor(0.4))
+
+
+def test_with_enough_real_defects_there_are_no_synthetic_ones():
+    chosen = sample_of(features_of(5, ENOUGH_DEFECTS), torch.arange(5 + ENOUGH_DEFECTS), copies=1)
+    assert len(chosen.fingerprints) == 5 + ENOUGH_DEFECTS
+    torch.testing.assert_close(chosen.weights[chosen.is_defective].sum(), torch.tensor(0.5))
 
 
 def test_without_real_defects_the_synthetic_ones_are_the_class():
