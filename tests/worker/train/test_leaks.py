@@ -9,8 +9,9 @@ import pytest
 
 from shared.errors import UnusableData
 from worker.inspect.preprocess import prepare
-from worker.train import autoencoder, calibration, features, head, second_opinion
+from worker.train import autoencoder, calibration, crossvalidation, features, head
 from worker.train import train as training
+from worker.train.synthetic_defects import Damaged
 from worker.train.train import train
 
 
@@ -19,6 +20,7 @@ def _short(monkeypatch):
     monkeypatch.setattr(head, "STEPS", 5)
     monkeypatch.setattr(autoencoder, "STEPS", 1)
     monkeypatch.setattr(features, "COPIES", 1)
+    monkeypatch.setattr(features, "MOST_SYNTHETIC", 1)
     monkeypatch.setattr(training, "COPIES", 1)
 
 
@@ -65,7 +67,7 @@ class Watch:
         self.qualities: list[object] = []
         self.rows: dict[str, int] = {}
         engine_features = training.TorchEngine.features
-        fit, read = second_opinion.train_autoencoder, second_opinion.residuals_of
+        fit, read = crossvalidation.staged_autoencoder, crossvalidation.residuals_of
         domain, limits = training.fit_domain, calibration.quality_limits
         temperature = calibration.fit_temperature
 
@@ -76,17 +78,17 @@ class Watch:
             note(self.backbone, batch)
             return engine_features(engine, batch)
 
-        def watched_fit(good, **options):
+        def watched_fit(name, good, **options):
             note(self.autoencoder, good)
-            return fit(good, **options)
+            return fit(name, good, **options)
 
         def watched_read(model, batch):
             note(self.autoencoder, batch)
             return read(model, batch)
 
-        def watched_domain(fingerprints):
+        def watched_domain(fingerprints, is_defective):
             self.rows["domain"] = len(fingerprints)
-            return domain(fingerprints)
+            return domain(fingerprints, is_defective)
 
         def watched_temperature(margins, is_defective):
             self.rows["temperature"] = len(margins)
@@ -96,12 +98,24 @@ class Watch:
             self.qualities = list(qualities)
             return limits(qualities)
 
+        # The readings of all photos are calibrated on before those of the folds.
+        first_only(monkeypatch, calibration, "fit_temperature", watched_temperature, temperature)
+        first_only(monkeypatch, calibration, "quality_limits", watched_limits, limits)
         monkeypatch.setattr(training.TorchEngine, "features", watched_features)
-        monkeypatch.setattr(second_opinion, "train_autoencoder", watched_fit)
-        monkeypatch.setattr(second_opinion, "residuals_of", watched_read)
+        for module in (crossvalidation, training):
+            monkeypatch.setattr(module, "staged_autoencoder", watched_fit)
+        monkeypatch.setattr(crossvalidation, "residuals_of", watched_read)
         monkeypatch.setattr(training, "fit_domain", watched_domain)
-        monkeypatch.setattr(calibration, "fit_temperature", watched_temperature)
-        monkeypatch.setattr(calibration, "quality_limits", watched_limits)
+        # Synthetic defects show nothing but the photo that they are drawn on.
+        monkeypatch.setattr(
+            features, "damage", lambda _, photo, __: Damaged(photo, np.zeros(0, bool), "none")
+        )
+        monkeypatch.setattr(features, "relit", lambda photos, _: photos)
+
+
+def first_only(monkeypatch, module, name, watched, plain):
+    calls = iter([watched])
+    monkeypatch.setattr(module, name, lambda *given: next(calls, plain)(*given))
 
 
 def test_every_step_sees_the_photos_that_are_trained_on_and_no_others(
@@ -120,7 +134,9 @@ def test_every_step_sees_the_photos_that_are_trained_on_and_no_others(
     assert {(q.sharpness, q.brightness) for q in watch.qualities} == {
         (photo.quality.sharpness, photo.quality.brightness) for photo in allowed
     }
-    assert watch.rows == {"domain": len(allowed), "temperature": len(allowed)}
+    good = manifest.data.counts["good"]
+    # So few defects that good photos with synthetic ones are read as well.
+    assert watch.rows == {"domain": len(allowed), "temperature": len(allowed) + good}
 
 
 def test_whatever_the_held_out_photos_show_the_model_stays_the_same(data, tmp_path, backbone_file):

@@ -1,6 +1,8 @@
 """Whole trainings on small pictures, a random backbone and few steps: what goes where."""
 
 import hashlib
+import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -22,6 +24,7 @@ def _short(monkeypatch):
     monkeypatch.setattr(head, "STEPS", 60)
     monkeypatch.setattr(autoencoder, "STEPS", 4)
     monkeypatch.setattr(features, "COPIES", 2)
+    monkeypatch.setattr(features, "MOST_SYNTHETIC", 1)
     monkeypatch.setattr(training, "COPIES", 2)
 
 
@@ -72,11 +75,85 @@ def test_a_folder_becomes_a_bundle_that_judges(data, tmp_path, backbone_file):
     assert held_out.isdisjoint(manifest.data.trained_on)
     assert held_out | set(manifest.data.trained_on) == digests(data.rglob("*.png"))
     assert manifest.defect_types == ("spot",)
+    assert not list(tmp_path.glob(".*unfinished"))
     assert load_bundle(tmp_path / "disc").manifest == manifest
     inspector, model = open_bundle(tmp_path / "disc")
     outcomes = [o for _, o in judge_files(inspector, model, sorted(data.rglob("test/*/*.png")))]
     assert len(outcomes) == 10
     assert all(isinstance(outcome, Judgement) for outcome in outcomes)
+
+
+def test_with_folds_every_photo_is_trained_on_and_the_report_tells_of_all(
+    data, tmp_path, backbone_file
+):
+    manifest = train(
+        data,
+        product="disc",
+        out=tmp_path / "disc",
+        backbone=str(backbone_file),
+        folds=3,
+        policy="recall=1",
+        report=tmp_path / "report",
+    )
+    assert set(manifest.data.trained_on) == digests(data.rglob("*.png"))
+    assert manifest.data.held_out == ()
+    assert manifest.policy == "recall=1"
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["measured_on"] == "out of fold, 3 folds"
+    assert {row["path"] for row in report["photos"]} == {
+        path.relative_to(data).as_posix() for path in data.rglob("*.png")
+    }
+    assert report["classifier"]["auroc"] == manifest.metrics["classifier_auroc"]
+    # Each fold is decided by thresholds of the others.
+    thresholds = {row["thresholds"]["defect_probability"] for row in report["photos"]}
+    assert 1 < len(thresholds) <= 3
+    assert "out of fold" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_good_photos_alone_become_a_bundle_and_its_provenance_says_so(
+    data, tmp_path, backbone_file
+):
+    shutil.rmtree(data / "test")
+    manifest = train(data, product="disc", out=tmp_path / "disc", backbone=str(backbone_file))
+    assert manifest.data.counts == {"good": 14}
+    assert manifest.defect_types == ()
+    assert "all defects are synthetic" in manifest.provenance
+    assert 0 <= manifest.metrics["synthetic_auroc"] <= 1
+    assert "classifier_auroc" not in manifest.metrics
+    open_bundle(tmp_path / "disc")
+
+
+def test_a_killed_training_goes_on_where_it_was(data, tmp_path, backbone_file, monkeypatch):
+    options = {"product": "disc", "out": tmp_path / "disc", "backbone": str(backbone_file)}
+    rendered = training.write_bundle
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "write_bundle", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, **options)
+    assert not (tmp_path / "disc").exists()
+
+    monkeypatch.setattr(training, "write_bundle", rendered)
+    monkeypatch.setattr(training.TorchEngine, "features", None)
+    monkeypatch.setattr(autoencoder, "train_autoencoder", None)
+    train(data, **options)
+    assert load_bundle(tmp_path / "disc")
+    assert not list(tmp_path.glob(".*unfinished"))
+
+
+def test_a_policy_that_there_is_not_is_refused_before_training(data, tmp_path):
+    with pytest.raises(InvalidInput, match="best-f1"):
+        train(data, product="disc", out=tmp_path / "out", policy="best")
+
+
+def test_a_mask_that_is_no_picture_is_refused_before_training(data, tmp_path):
+    mask = data / "ground_truth" / "spot" / "00_mask.png"
+    mask.parent.mkdir(parents=True)
+    mask.write_bytes(b"no picture")
+    with pytest.raises(UnusableData, match="00_mask.png"):
+        train(data, product="disc", out=tmp_path / "out", folds=2, backbone="/nowhere")
 
 
 def test_a_backbone_beside_the_bundle_is_shared_and_not_copied(data, tmp_path, backbone_file):
