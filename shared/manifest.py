@@ -66,6 +66,8 @@ class QualityLimits(_Frozen):
     """Mean grey value in [0, 255]; below: dark."""
     max_brightness: Annotated[float, Field(le=255)]
     """Mean grey value in [0, 255]; above: overexposed."""
+    min_side: Annotated[int, Field(gt=0)]
+    """Shorter side of the photo as it came, pixels; below: too small to show what training saw."""
 
 
 class Augmentation(_Frozen):

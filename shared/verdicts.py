@@ -36,6 +36,7 @@ class QualityReason(StrEnum):
     BLURRED = "blurred"
     DARK = "dark"
     OVEREXPOSED = "overexposed"
+    TOO_SMALL = "too_small"
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,12 @@ def build_manifest(product: str = "bottle", **changes: object) -> "Manifest":
                 "domain_distance": 50.0,
             },
             "limits": {"gradcam_high": 1.0, "anomaly_low": 1.0, "anomaly_high": 8.0},
-            "quality": {"min_sharpness": 10.0, "min_brightness": 20.0, "max_brightness": 240.0},
+            "quality": {
+                "min_sharpness": 10.0,
+                "min_brightness": 20.0,
+                "max_brightness": 240.0,
+                "min_side": 100,
+            },
             "defect_types": ["broken_large"],
             "data": {
                 "counts": {"good": 2, "broken_large": 1},

@@ -99,7 +99,9 @@ def make_manifest(backbone: Path, model: Path, *, product: str) -> Manifest:
         ),
         policy="best-f1",
         limits=Limits(gradcam_high=1.0, anomaly_low=1.0, anomaly_high=6.0),
-        quality=QualityLimits(min_sharpness=1.0, min_brightness=10.0, max_brightness=245.0),
+        quality=QualityLimits(
+            min_sharpness=1.0, min_brightness=10.0, max_brightness=245.0, min_side=100
+        ),
         augmentation=Augmentation(turned=False, gain=(1.0, 1.0)),
         defect_types=("scratched",),
         data=DataCard(counts={"good": 1}, trained_on=(digest,), held_out=(), digest=digest),

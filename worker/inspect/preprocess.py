@@ -31,6 +31,8 @@ class Quality:
     """Variance of the Laplacian of the 256 x 256 grey picture, grey in [0, 255]."""
     brightness: float
     """Mean grey value in [0, 255]."""
+    side: int
+    """Shorter side of the photo as it came, pixels."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def prepare(data: bytes) -> Photo:
 def shrink(rgb: Pixels) -> Photo:
     """What the models and the quality limits see of a decoded picture (H, W, 3)."""
     pixels = resize(rgb)
-    return Photo(pixels, measure_quality(pixels))
+    return Photo(pixels, measure_quality(pixels, side=min(rgb.shape[:2])))
 
 
 def resize(rgb: Pixels) -> Pixels:
@@ -101,15 +103,15 @@ def to_autoencoder_input(rgb_batch: NDArray[np.uint8] | torch.Tensor) -> torch.T
     return channels_first.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
-def measure_quality(rgb_256: Pixels) -> Quality:
-    """Sharpness and brightness of a (256, 256, 3) RGB picture.
+def measure_quality(rgb_256: Pixels, *, side: int = SIDE) -> Quality:
+    """Sharpness and brightness of a (256, 256, 3) RGB picture whose original had this side.
 
     Sharpness is the variance of the Laplacian (Pech-Pacheco et al., ICPR 2000):
     defocus and motion take away the high frequencies that it sums up.
     """
     grey = cv2.cvtColor(rgb_256, cv2.COLOR_RGB2GRAY)
     laplacian = cv2.Laplacian(grey, cv2.CV_64F)
-    return Quality(sharpness=float(laplacian.var()), brightness=float(grey.mean()))
+    return Quality(float(laplacian.var()), float(grey.mean()), side)
 
 
 def quality_reasons(quality: Quality, limits: QualityLimits) -> tuple[QualityReason, ...]:
@@ -121,4 +123,6 @@ def quality_reasons(quality: Quality, limits: QualityLimits) -> tuple[QualityRea
         reasons.append(QualityReason.DARK)
     if quality.brightness > limits.max_brightness:
         reasons.append(QualityReason.OVEREXPOSED)
+    if quality.side < limits.min_side:
+        reasons.append(QualityReason.TOO_SMALL)
     return tuple(reasons)

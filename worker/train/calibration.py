@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from shared.errors import InvalidInput
 from shared.manifest import QualityLimits
-from worker.inspect.preprocess import Quality
+from worker.inspect.preprocess import SIDE, Quality
 
 Scores = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -153,6 +153,9 @@ def quality_limits(qualities: Sequence[Quality]) -> QualityLimits:
         min_brightness=0.6 * float(brightness.min()),
         # Half of the way from the brightest photo to a white one.
         max_brightness=min(255.0, (float(brightness.max()) + 255.0) / 2),
+        # What the models see has 256 pixels: a photo with fewer has lost some of it, but not if
+        # those of the training had fewer as well.
+        min_side=round(0.75 * min(SIDE, *(quality.side for quality in qualities))),
     )
 
 

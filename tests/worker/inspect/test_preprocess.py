@@ -19,7 +19,7 @@ from worker.inspect.preprocess import (
     to_classifier_input,
 )
 
-LIMITS = QualityLimits(min_sharpness=20.0, min_brightness=40.0, max_brightness=220.0)
+LIMITS = QualityLimits(min_sharpness=20.0, min_brightness=40.0, max_brightness=220.0, min_side=192)
 
 
 def noise(height: int, width: int) -> NDArray[np.uint8]:
@@ -177,7 +177,11 @@ def test_blurring_takes_sharpness_away():
     ],
 )
 def test_a_photo_outside_the_limits_is_too_poor_for_a_reason(sharpness, brightness, reasons):
-    assert quality_reasons(Quality(sharpness, brightness), LIMITS) == reasons
+    assert quality_reasons(Quality(sharpness, brightness, 192), LIMITS) == reasons
+
+
+def test_a_photo_that_was_smaller_than_any_of_the_training_is_too_small():
+    assert quality_reasons(Quality(50.0, 128.0, 191), LIMITS) == (QualityReason.TOO_SMALL,)
 
 
 def test_a_file_is_decoded_shrunk_and_measured_in_one_go():
@@ -188,6 +192,7 @@ def test_a_file_is_decoded_shrunk_and_measured_in_one_go():
     photo = prepare(file.getvalue())
 
     assert np.array_equal(photo.pixels, resize(picture))
+    assert photo.quality.side == 400
     assert photo.quality == measure_quality(photo.pixels)
     with pytest.raises(UnreadableImage):
         prepare(file.getvalue()[:-1000])

@@ -131,10 +131,16 @@ def test_the_domain_reaches_half_as_far_again_as_nearly_all_training_photos():
 
 
 def test_quality_limits_leave_room_around_the_training_photos():
-    limits = quality_limits([Quality(50.0, 100.0), Quality(80.0, 205.0)])
+    limits = quality_limits([Quality(50.0, 100.0, 900), Quality(80.0, 205.0, 700)])
     assert limits.min_sharpness == pytest.approx(20.0)  # 0.4 x 50
     assert limits.min_brightness == pytest.approx(60.0)  # 0.6 x 100
     assert limits.max_brightness == pytest.approx(230.0)  # halfway from 205 to 255
+    assert limits.min_side == 192  # three quarters of what the models see
+
+
+def test_a_product_trained_on_small_photos_is_judged_on_small_photos():
+    limits = quality_limits([Quality(50.0, 100.0, 160), Quality(80.0, 205.0, 900)])
+    assert limits.min_side == 120
 
 
 def test_the_scale_ends_at_a_typical_defect():

@@ -114,8 +114,12 @@ class Watch:
 
 
 def first_only(monkeypatch, module, name, watched, plain):
-    calls = iter([watched])
-    monkeypatch.setattr(module, name, lambda *given: next(calls, plain)(*given))
+    calls = [plain, watched]
+
+    def call(*given):
+        return (calls.pop() if len(calls) > 1 else plain)(*given)
+
+    monkeypatch.setattr(module, name, call)
 
 
 def test_every_step_sees_the_photos_that_are_trained_on_and_no_others(

@@ -152,7 +152,7 @@ def test_a_mask_that_is_no_picture_is_refused_before_training(data, tmp_path):
     mask = data / "ground_truth" / "spot" / "00_mask.png"
     mask.parent.mkdir(parents=True)
     mask.write_bytes(b"no picture")
-    with pytest.raises(UnusableData, match="00_mask.png"):
+    with pytest.raises(UnusableData, match=r"00_mask\.png"):
         train(data, product="disc", out=tmp_path / "out", folds=2, backbone="/nowhere")
 
 
