@@ -25,6 +25,9 @@ def train_autoencoder(
 
     The weights come back as a bundle stores them, rounded to fp16.
     """
+    # Where the processor multiplies bfloat16 itself, that takes half the time.
+    capabilities = torch.cpu.get_capabilities()
+    fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -41,7 +44,9 @@ def train_autoencoder(
             rows = torch.randint(len(good), (_BATCH,), generator=generator)
             photos = to_autoencoder_input(good[rows.numpy()])
             photos = photos.contiguous(memory_format=torch.channels_last)
-            loss = F.mse_loss(autoencoder(photos), photos)
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+                rebuilt = autoencoder(photos)
+            loss = F.mse_loss(rebuilt.float(), photos)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

@@ -29,7 +29,7 @@ INPUTS = 4
 _PASS = 64
 
 
-def make_backbone(*, seed: int, progress: Progress = silent) -> nn.Module:
+def make_backbone(*, seed: int, progress: Progress = silent) -> nn.Sequential:
     """A random DenseNet-121 with batch norms calibrated on rendered pictures.
 
     The same seed gives the same weights, up to the rounding of this machine's
