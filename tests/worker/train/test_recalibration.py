@@ -1,0 +1,135 @@
+from dataclasses import fields
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from shared.errors import Conflict, DamagedBundle, UnusableData
+from worker.inspect.autoencoder import ResidualStats
+from worker.inspect.bundle import load_bundle
+from worker.inspect.files import open_bundle
+from worker.inspect.preprocess import prepare
+from worker.train.recalibration import MIN_PHOTOS, _adapt, recalibrate
+
+
+@pytest.fixture
+def bundle(tmp_path, write_test_bundle):
+    write_test_bundle(tmp_path / "bottle")
+    return tmp_path / "bottle"
+
+
+@pytest.fixture
+def good(tmp_path):
+    folder = tmp_path / "good"
+    folder.mkdir()
+    for number in range(12):
+        rng = np.random.default_rng(number)
+        image = np.full((300, 300, 3), 90.0)
+        cv2.circle(image, (150, 150), 100, (int(rng.integers(150, 170)),) * 3, -1)
+        image += rng.normal(0, 6, image.shape)
+        cv2.imwrite(str(folder / f"{number:02d}.png"), np.clip(image, 0, 255).astype(np.uint8))
+    return folder
+
+
+def test_statistics_and_thresholds_change_and_no_weight_does(bundle, good, tmp_path):
+    before = load_bundle(bundle)
+    manifest = recalibrate(bundle, good, out=tmp_path / "new")
+    after = load_bundle(tmp_path / "new")
+
+    assert after.manifest == manifest
+    assert after.digest != before.digest
+    assert manifest.recalibrated_from == before.digest
+    assert manifest.product == before.manifest.product
+    assert len(manifest.data.calibrated_on) == 12
+    assert manifest.data.seen > set(manifest.data.calibrated_on)
+    assert manifest.data.trained_on == before.manifest.data.trained_on
+    for one, other in zip(
+        before.parts.autoencoder.parameters(), after.parts.autoencoder.parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
+    assert torch.equal(before.parts.head.hidden_weight, after.parts.head.hidden_weight)
+    assert torch.equal(before.parts.head.output_weight, after.parts.head.output_weight)
+    assert not torch.equal(before.parts.good_residuals.mean, after.parts.good_residuals.mean)
+    assert not torch.equal(before.parts.domain.mean, after.parts.domain.mean)
+    assert manifest.metrics["calibration_photos"] == 12
+    assert "classifier_auroc" not in manifest.metrics
+    assert "Recalibrated on 12 photos" in manifest.provenance
+
+
+def test_good_parts_of_the_new_camera_are_at_home_and_quiet_afterwards(bundle, good, tmp_path):
+    recalibrate(bundle, good, out=tmp_path / "new")
+    inspector, model = open_bundle(tmp_path / "new")
+    photos = [prepare(path.read_bytes()) for path in sorted(good.iterdir())]
+    judgements = inspector.judge(photos, [model] * len(photos))
+    assert all(judgement.outcome.is_in_domain for judgement in judgements)
+    assert sum(judgement.outcome.is_defective for judgement in judgements) <= 1
+    assert sum(judgement.outcome.is_anomalous for judgement in judgements) <= 1
+    assert not any(judgement.scores.quality_reasons for judgement in judgements)
+
+
+def test_what_the_camera_does_to_all_photos_alike_is_taken_out(bundle):
+    """Features that all moved by the same step are read as before the move."""
+    parts = load_bundle(bundle).parts
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(40, 1024, generator=generator)
+    features += parts.domain.good_mean - features.mean(dim=0)
+    step = torch.randn(1024, generator=generator) * 3
+    deviations = torch.rand(40, 256, 256, generator=generator)
+
+    adapted = _adapt(parts, features + step, deviations)
+
+    torch.testing.assert_close(
+        adapted.head.logits(features + step), parts.head.logits(features), rtol=1e-3, atol=1e-3
+    )
+    still = _adapt(parts, features, deviations)
+    torch.testing.assert_close(
+        adapted.domain.distance(features + step),
+        still.domain.distance(features),
+        rtol=1e-2,
+        atol=1e-2,
+    )
+
+
+def test_few_photos_move_the_spread_a_little_and_the_mean_at_once(bundle):
+    parts = load_bundle(bundle).parts
+    features = torch.randn(20, 1024, generator=torch.Generator().manual_seed(0))
+    # Twenty photos count as much as the training: halfway between the variances.
+    known = ResidualStats(torch.zeros(256, 256), torch.full((256, 256), 3.0))
+    values = {field.name: getattr(parts, field.name) for field in fields(parts)}
+    deviations = torch.full((20, 256, 256), 5.0)
+    deviations[::2] = 7.0
+    adapted = _adapt(type(parts)(**values | {"good_residuals": known}), features, deviations)
+    torch.testing.assert_close(adapted.good_residuals.mean, torch.full((256, 256), 6.0))
+    expected = ((9.0 + 20 / 19) / 2) ** 0.5
+    torch.testing.assert_close(adapted.good_residuals.std, torch.full((256, 256), expected))
+
+
+def test_unusable_photos_are_all_named_with_a_remedy(bundle, good, tmp_path):
+    (good / "00.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    (good / "99.png").write_bytes((good / "01.png").read_bytes())
+    with pytest.raises(UnusableData) as raised:
+        recalibrate(bundle, good, out=tmp_path / "new")
+    message = str(raised.value)
+    assert "00.png cannot be used" in message
+    assert "99.png is the same photo as" in message
+    assert not (tmp_path / "new").exists()
+
+
+def test_too_few_photos_are_refused(bundle, good, tmp_path):
+    for path in sorted(good.iterdir())[MIN_PHOTOS - 1 :]:
+        path.unlink()
+    with pytest.raises(UnusableData, match=f"at least {MIN_PHOTOS} are needed"):
+        recalibrate(bundle, good, out=tmp_path / "new")
+
+
+def test_a_damaged_bundle_and_a_full_folder_are_refused(bundle, good, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("keep")
+    with pytest.raises(Conflict, match="full"):
+        recalibrate(bundle, good, out=tmp_path / "full")
+    with (bundle / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x00")
+    with pytest.raises(DamagedBundle, match=r"model\.safetensors"):
+        recalibrate(bundle, good, out=tmp_path / "new")
