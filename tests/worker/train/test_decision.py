@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from shared.manifest import Limits
+from worker.inspect.preprocess import Photo, Quality
+from worker.train.calibration import Policy
+from worker.train.crossvalidation import AutoencoderReadings, ClassifierReadings
+from worker.train.dataset import LabelledPhoto
+from worker.train.decision import Readings, fit_decider, judge_out_of_fold
+
+LIMITS = Limits(gradcam_high=1.0, anomaly_low=1.0, anomaly_high=4.0)
+DATA = Path("data")
+
+
+def readings(good: int = 40, defective: int = 20, seed: int = 0) -> Readings:
+    """Good photos read low, defective ones high, with some overlap; five folds in turn."""
+    rng = np.random.default_rng(seed)
+    count = good + defective
+    is_defective = np.arange(count) >= good
+    photo = Photo(np.zeros((1, 1, 3), np.uint8), Quality(100.0, 120.0, 300))
+    strangeness = torch.zeros(count, 4, 4)
+    strangeness[:, 1, 2] = torch.from_numpy(
+        np.where(is_defective, 9.0, 2.0) * np.exp(rng.normal(0, 0.2, count))
+    )
+    margins = np.where(is_defective, 2.0, -2.0) + rng.normal(0, 1.2, count)
+    return Readings(
+        photos=[
+            LabelledPhoto(
+                DATA / "test" / f"{number}.png",
+                "test",
+                "bent" if is_defective[number] else "good",
+                str(number),
+                photo,
+                number,
+            )
+            for number in range(count)
+        ],
+        fold_of=np.arange(count) % 5,
+        classifier=ClassifierReadings(
+            margins=margins,
+            synthetic_margins=np.where(is_defective, np.nan, 1.0 + rng.normal(0, 1, count)),
+            attention=torch.zeros(count, 8, 8),
+            domain_distances=rng.uniform(30, 40, count),
+        ),
+        autoencoder=AutoencoderReadings(
+            mses=np.full(count, 0.001),
+            deviations=torch.zeros(count, 4, 4),
+            strangeness=strangeness,
+        ),
+    )
+
+
+def judged(some: Readings, policy: str = "best-f1"):
+    return judge_out_of_fold(some, policy=Policy(policy), limits=LIMITS, data=DATA, masks={})
+
+
+def test_a_fold_is_decided_by_thresholds_that_its_own_photos_had_no_part_in():
+    some, other = readings(), readings()
+    in_fold = other.fold_of == 2
+    other.classifier.margins[in_fold] = -other.classifier.margins[in_fold] + 7
+    other.autoencoder.strangeness[in_fold] *= 5
+    other.classifier.domain_distances[in_fold] = 1000
+    before, after = judged(some), judged(other)
+    for row in range(len(before)):
+        is_same = before[row].thresholds == after[row].thresholds
+        assert is_same == bool(in_fold[row])
+
+
+def test_the_bundle_gets_its_thresholds_from_all_readings():
+    some = readings()
+    everything = np.ones(60, bool)
+    decider = fit_decider(some, everything, Policy("recall=1"))
+    probabilities = 1 / (1 + np.exp(-some.classifier.margins / decider.temperature))
+    assert decider.thresholds.defect_probability <= probabilities[some.is_defective].min()
+    without = fit_decider(some, some.fold_of != 0, Policy("recall=1"))
+    assert without.thresholds != decider.thresholds
+
+
+def test_defects_place_no_threshold_of_the_autoencoder():
+    some, other = readings(), readings()
+    other.autoencoder.strangeness[other.is_defective] *= 9
+    everything = np.ones(60, bool)
+    first, second = (fit_decider(r, everything, Policy("best-f1")) for r in (some, other))
+    assert first.thresholds.anomaly_score == second.thresholds.anomaly_score
+
+
+@pytest.mark.parametrize("defective", [0, 3])
+def test_with_few_defects_synthetic_ones_help_to_place_the_threshold(defective):
+    some = readings(40, defective)
+    decider = fit_decider(some, np.ones(40 + defective, bool), Policy("best-f1"))
+    probabilities = 1 / (1 + np.exp(-some.classifier.margins / decider.temperature))
+    is_good = ~some.is_defective
+    assert 0.0 < decider.thresholds.defect_probability < 1.0
+    assert (probabilities[is_good] >= decider.thresholds.defect_probability).mean() < 0.35
+    assert len(judged(some)) == 40 + defective
+
+
+def test_paths_and_scores_are_those_of_the_photo():
+    some = readings()
+    for row, photo in enumerate(judged(some)):
+        assert photo.path == f"test/{row}.png"
+        assert photo.is_defective == (row >= 40)
+        assert photo.scores.anomaly_score == pytest.approx(
+            float(some.autoencoder.strangeness[row].max())
+        )
+        assert photo.outcome.is_defective == (
+            photo.scores.defect_probability >= photo.thresholds.defect_probability
+        )
+        assert not photo.is_seen
