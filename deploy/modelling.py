@@ -67,7 +67,6 @@ def train_with_progress(
     report: Path | None,
     seed: int,
 ) -> None:
-    warnings: list[str] = []
     with _bars() as tell:
         manifest = train(
             data,
@@ -79,10 +78,8 @@ def train_with_progress(
             report=report,
             seed=seed,
             progress=tell,
-            warn=warnings.append,
+            warn=lambda warning: _stderr.print(f"warning: {warning}", markup=False),
         )
-    for warning in warnings:
-        _stderr.print(f"warning: {warning}", markup=False)
     _print_metrics("out-of-fold figure", manifest)
     counts = ", ".join(f"{count} {label}" for label, count in manifest.data.counts.items())
     _stderr.print(f"trained on {counts}; {len(manifest.data.held_out)} photos held out")

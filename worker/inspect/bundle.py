@@ -141,7 +141,11 @@ def write_bundle(
         if folder.exists():
             replaced = temporary.with_name(temporary.name + ".old")
             folder.rename(replaced)
-            temporary.rename(folder)
+            try:
+                temporary.rename(folder)
+            except BaseException:
+                replaced.rename(folder)
+                raise
             shutil.rmtree(replaced)
         else:
             temporary.rename(folder)

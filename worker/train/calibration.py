@@ -24,15 +24,18 @@ _PROBABILITY_EDGE = 1e-6
 _SMALLEST = 1e-6
 
 
-def fit_temperature(margins: Scores, is_defective: Flags) -> float:
+def fit_temperature(margins: Scores, is_defective: Flags, worth: Scores | None = None) -> float:
     """What to divide logits by so that probabilities are as sure as they are right.
 
     margins (N,): logit of defective minus logit of good, out of fold. The
     temperature with the least cross-entropy (Guo et al. 2017), good and
-    defective weighing the same as they do in training.
+    defective weighing the same as they do in training. `worth` (N,): how much each
+    reading counts beside others of its class, 1 where not given.
     """
     signs = np.where(is_defective, 1.0, -1.0)
-    weights = np.where(is_defective, 0.5 / is_defective.sum(), 0.5 / (~is_defective).sum())
+    counts = np.ones(len(margins)) if worth is None else worth
+    totals = np.where(is_defective, counts[is_defective].sum(), counts[~is_defective].sum())
+    weights = 0.5 * counts / totals
     losses = [(weights * np.logaddexp(0.0, -signs * margins / t)).sum() for t in _TEMPERATURES]
     return float(_TEMPERATURES[int(np.argmin(losses))])
 
@@ -66,33 +69,40 @@ class Policy:
             field="policy",
         )
 
-    def threshold(self, scores: Scores, is_defective: Flags) -> float:
+    def threshold(self, scores: Scores, is_defective: Flags, worth: Scores | None = None) -> float:
         """The threshold that suits the policy best, a score at or above it being defective.
 
-        Halfway between two neighbouring scores, or below all. Of equally good ones for best F1
-        and for the costs the lowest, because an escape costs more than a false alarm; for a
-        recall the highest that reaches it.
+        Halfway between two neighbouring scores, or just below all. Of equally good ones for best
+        F1 and for the costs the lowest, because an escape costs more than a false alarm; for a
+        recall the highest that reaches it. `worth` (N,): how much each score counts, 1 where not
+        given.
         """
+        counts = np.ones(len(scores)) if worth is None else worth
         order = np.sort(np.unique(scores))
-        candidates = np.concatenate([[order[0]], (order[1:] + order[:-1]) / 2])
-        # At each candidate: how many of either class lie at or above it.
-        hits = _at_or_above(scores[is_defective], candidates)
-        alarms = _at_or_above(scores[~is_defective], candidates)
+        # Half the lowest score is below it by more than the rounding of serving.
+        candidates = np.concatenate([[order[0] / 2], (order[1:] + order[:-1]) / 2])
+        # At each candidate: how much of either class lies at or above it.
+        hits = _at_or_above(scores[is_defective], counts[is_defective], candidates)
+        alarms = _at_or_above(scores[~is_defective], counts[~is_defective], candidates)
+        defects = float(counts[is_defective].sum())
         name, _, value = self.text.partition("=")
         if name == "recall":
             # The lowest candidate finds everything, so there is always one.
-            reaching = hits >= math.ceil(float(value) * int(is_defective.sum()) - 1e-9)
+            reaching = hits >= float(value) * defects - 1e-9
             return float(candidates[reaching][-1])
         if name == "cost":
             escape, _, alarm = value.partition(":")
-            costs = float(escape) * (int(is_defective.sum()) - hits) + float(alarm) * alarms
+            costs = float(escape) * (defects - hits) + float(alarm) * alarms
             return float(candidates[int(np.argmin(costs))])
-        found = 2 * hits / np.maximum(1, hits + alarms + int(is_defective.sum()))
+        found = 2 * hits / (hits + alarms + defects)
         return float(candidates[int(np.argmax(found))])
 
 
-def _at_or_above(scores: Scores, thresholds: Scores) -> NDArray[np.int64]:
-    return len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")
+def _at_or_above(scores: Scores, counts: Scores, thresholds: Scores) -> Scores:
+    order = np.argsort(scores)
+    total = np.concatenate([np.cumsum(counts[order][::-1])[::-1], [0.0]])
+    above: Scores = total[np.searchsorted(scores[order], thresholds, side="left")]
+    return above
 
 
 def near_band(

@@ -4,6 +4,7 @@ Everything that a bundle holds is fitted anew for each fold: head, domain and au
 readings are what thresholds come from, and what the figures of a training are measured on.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
+from shared.errors import InvalidInput
 from worker.inspect.autoencoder import anomaly_score, deviation, standardised
 from worker.inspect.gradcam import gradcam
 from worker.inspect.head import DEFECTIVE
@@ -53,16 +55,27 @@ class ClassifierReadings:
 
 
 def draw_folds(photos: Sequence[LabelledPhoto], *, folds: int, seed: int) -> NDArray[np.int64]:
-    """The fold of each photo (N,): every fold has its share of good and defective photos.
+    """The fold of each photo (N,): good and defective ones shared out as evenly as can be.
 
     Photos of one group, near-duplicates of each other, are in one fold.
+    Raises InvalidInput if there are fewer good parts than folds.
     """
+    parts = len({photo.group for photo in photos if not photo.is_defective})
+    if folds > parts:
+        raise InvalidInput(
+            f"{folds} folds are more than the {parts} good parts that there are photos of: choose "
+            f"at most {parts}",
+            field="folds",
+        )
     labels = np.array([photo.is_defective for photo in photos])
     groups = np.array([photo.group for photo in photos])
     fold_of = np.zeros(len(photos), np.int64)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for number, (_, read) in enumerate(splitter.split(labels, labels, groups)):
-        fold_of[read] = number
+    with warnings.catch_warnings():
+        # Fewer defects than folds: some folds have none to read, and that is all.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        for number, (_, read) in enumerate(splitter.split(labels, labels, groups)):
+            fold_of[read] = number
     return fold_of
 
 

@@ -53,14 +53,18 @@ def fit_decider(readings: Readings, rows: NDArray[np.bool_], policy: Policy) -> 
     """Thresholds and limits from the readings of some photos: rows (N,)."""
     is_defective = readings.is_defective[rows]
     margins = readings.classifier.margins[rows]
-    if int(is_defective.sum()) < ENOUGH_DEFECTS:
+    worth = np.ones(len(margins))
+    missing = ENOUGH_DEFECTS - int(readings.is_defective.sum())
+    if missing > 0:
         synthetic = readings.classifier.synthetic_margins[rows]
         synthetic = synthetic[np.isfinite(synthetic)]
         margins = np.concatenate([margins, synthetic])
         is_defective = np.concatenate([is_defective, np.ones(len(synthetic), np.bool_)])
-    temperature = calibration.fit_temperature(margins, is_defective)
+        # All together count as much as the real ones that are missing.
+        worth = np.concatenate([worth, np.full(len(synthetic), missing / len(synthetic))])
+    temperature = calibration.fit_temperature(margins, is_defective, worth)
     scores = calibration.probabilities(margins, temperature)
-    threshold = policy.threshold(scores, is_defective)
+    threshold = policy.threshold(scores, is_defective, worth)
     low, high = calibration.near_band(scores, is_defective, threshold)
     is_good = rows & ~readings.is_defective
     return Decider(
@@ -84,24 +88,36 @@ def fit_decider(readings: Readings, rows: NDArray[np.bool_], policy: Policy) -> 
     )
 
 
+def fit_limits(readings: Readings, rows: NDArray[np.bool_], decider: Decider) -> Limits:
+    """The scales that maps are drawn in, from the readings of some photos: rows (N,)."""
+    peaks = readings.classifier.attention.amax(dim=(1, 2)).double().numpy()
+    return Limits(
+        gradcam_high=calibration.attention_limit(peaks[rows], readings.is_defective[rows]),
+        # Up to the threshold a part is good: blue. Twice as strange is as red as it gets.
+        anomaly_low=decider.thresholds.anomaly_score / 2,
+        anomaly_high=decider.thresholds.anomaly_score * 2,
+    )
+
+
 def judge_out_of_fold(
     readings: Readings,
     *,
     policy: Policy,
-    limits: Limits,
     data: Path,
     masks: Mapping[Path, Flags],
 ) -> list[JudgedPhoto]:
     """What each photo would have got, by models and thresholds that have not seen it.
 
-    `limits`: the scales that maps are drawn in. `data`: the folder that paths are relative to;
-    `masks`: where defects are, as far as people have drawn it.
+    `data`: the folder that paths are relative to; `masks`: where defects are, as far as people
+    have drawn it. The other folds' models had this fold among their photos when they made the
+    readings that its thresholds come from: the usual cross-fitting, one step short of nesting.
     """
     judged: dict[int, JudgedPhoto] = {}
     anomaly_scores = readings.autoencoder.scores
     for fold in range(int(readings.fold_of.max()) + 1):
         is_read = readings.fold_of == fold
         decider = fit_decider(readings, ~is_read, policy)
+        limits = fit_limits(readings, ~is_read, decider)
         probabilities = calibration.probabilities(readings.classifier.margins, decider.temperature)
         for row in np.nonzero(is_read)[0].tolist():
             photo = readings.photos[row]

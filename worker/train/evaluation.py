@@ -43,6 +43,8 @@ def evaluate(
     files = photo_files(data, ("test",))
     labels = {path: label for _, label, path in files}
     masks, problems = read_masks(list(labels))
+    if problems:
+        raise UnusableData(f"{data} cannot be evaluated:\n" + "\n".join(problems))
     seen = model.manifest.data.seen
     digests: dict[str, str] = {}
     judged: list[JudgedPhoto] = []
@@ -116,9 +118,14 @@ def _identity(model: ProductModel, engine: str) -> dict[str, Any]:
         "engine": engine,
         "thresholds": manifest.thresholds.model_dump(),
         "thresholds_from": (
-            f"Chosen in training from predictions out of fold, the classifier's for "
-            f"{manifest.policy}, the autoencoder's from good photos alone; none of the photos "
-            "measured here had a part in it."
+            (
+                f"Chosen in training from predictions out of fold, the classifier's for "
+                f"{manifest.policy}, the autoencoder's from good photos alone"
+                if manifest.recalibrated_from is None
+                else f"Moved to where {len(manifest.data.calibrated_on)} photos of good parts from "
+                "another camera put them"
+            )
+            + "; none of the photos measured here had a part in it."
         ),
         "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "trained": {

@@ -24,7 +24,7 @@ COPIES = 8
 """The photo itself, and its seven turned and mirrored versions, each lit a little differently."""
 GAIN = (0.93, 1.07)
 
-SYNTHETIC = 600
+SYNTHETIC = 480
 """Damaged versions of good photos that are wanted in all."""
 MOST_SYNTHETIC = 12
 """Of one good photo."""
@@ -39,7 +39,9 @@ class CachedFeatures:
     maps: Tensor  # (N, 1024, 8, 8), of the photos as they are
     fingerprints: Tensor  # (N, COPIES, 1024); copy 0 is the photo as it is
     synthetic: Tensor
-    """(N, S, 1024), each good photo with synthetic defects; zeros for defective photos."""
+    """(N, S, 1024), each good photo with synthetic defects; zeros for defective photos. Version 0
+    lies and is lit as the photo is, the others as its copies are: nothing but the defects may
+    tell damaged from good."""
     is_defective: Tensor  # (N,) bool
 
 
@@ -49,12 +51,16 @@ def cache_features(
     *,
     seed: int,
     stages: Stages,
+    needs_synthetic: bool = True,
     progress: Progress = silent,
 ) -> CachedFeatures:
-    """Run the backbone over every photo, its copies, and its damaged versions if it is good."""
+    """Run the backbone over every photo, its copies, and its damaged versions if it is good.
+
+    Unless heads `needs_synthetic` defects there is one version of each, to be read only.
+    """
     is_defective = torch.tensor([photo.is_defective for photo in photos])
     good = [index for index, photo in enumerate(photos) if not photo.is_defective]
-    versions = min(MOST_SYNTHETIC, -(-SYNTHETIC // max(1, len(good))))
+    versions = min(MOST_SYNTHETIC, -(-SYNTHETIC // max(1, len(good)))) if needs_synthetic else 1
     passes = COPIES + versions
 
     def run(pictures: Iterator[NDArray[np.uint8]], count: int, number: int) -> list[Tensor]:
@@ -74,7 +80,7 @@ def cache_features(
     def version_of(version: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([seed, COPIES + version])
         chosen = [photos[index].photo.pixels for index in good]
-        found = run(_damaged(chosen, rng), len(good), COPIES + version)
+        found = run(_damaged(chosen, version, rng), len(good), COPIES + version)
         rows = torch.zeros(len(photos), CHANNELS)
         rows[good] = torch.cat([pool(some) for some in found])
         return {"fingerprints": rows}
@@ -98,18 +104,22 @@ def _laid(
 ) -> Iterator[NDArray[np.uint8]]:
     for first in range(0, len(photos), _PHOTOS_PER_PASS):
         batch = np.stack([p.photo.pixels for p in photos[first : first + _PHOTOS_PER_PASS]])
-        yield batch if copy == 0 else relit(turned(batch, copy), rng)
+        yield _as_copy(batch, copy, rng)
+
+
+def _as_copy(photos: NDArray[np.uint8], copy: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    return photos if copy == 0 else relit(turned(photos, copy), rng)
 
 
 def _damaged(
-    good: Sequence[NDArray[np.uint8]], rng: np.random.Generator
+    good: Sequence[NDArray[np.uint8]], version: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.uint8]]:
     for first in range(0, len(good), _PHOTOS_PER_PASS):
         batch = [
             damage(rng, pixels, render_parts(rng, pixels.shape[0])).image
             for pixels in good[first : first + _PHOTOS_PER_PASS]
         ]
-        yield relit(np.stack(batch), rng)
+        yield _as_copy(np.stack(batch), version % COPIES, rng)
 
 
 def turned(photos: NDArray[np.uint8], copy: int) -> NDArray[np.uint8]:

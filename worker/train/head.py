@@ -44,7 +44,8 @@ def sample_of(features: CachedFeatures, rows: Tensor, *, copies: int) -> Sample:
     parts = [
         features.fingerprints[good, :copies].flatten(0, 1),
         features.fingerprints[real, :copies].flatten(0, 1),
-        features.synthetic[good].flatten(0, 1),
+        # Where photos are only shown as they are, so are the damaged ones.
+        features.synthetic[good, : 1 if copies == 1 else None].flatten(0, 1),
     ]
     of_real = 0.5 * min(1.0, len(real) / ENOUGH_DEFECTS)
     shares = [0.5, of_real, 0.5 - of_real]

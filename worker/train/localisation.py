@@ -18,6 +18,7 @@ from shared.errors import DefectScopeError, UnusableData
 from worker.inspect.decode import decode
 from worker.inspect.overlay import scale
 from worker.inspect.preprocess import SIDE, resize
+from worker.train.dataset import GOOD
 from worker.train.intervals import exact, percentile, resample
 from worker.train.judged import Flags, Floats, JudgedPhoto, Maps
 
@@ -30,9 +31,11 @@ _BLUE = 1 / 3
 """The lowest third of the colour scale is blue."""
 
 
-def mask_file(photo: Path) -> Path:
-    """Where the mask of DATA/test/<type>/<stem>.png would be."""
+def mask_file(photo: Path) -> Path | None:
+    """Where the mask of DATA/test/<type>/<stem>.png would be; good photos and train/ have none."""
     folder = photo.parent
+    if folder.name == GOOD or folder.parent.name != "test":
+        return None
     return folder.parent.parent / "ground_truth" / folder.name / f"{photo.stem}_mask.png"
 
 
@@ -45,7 +48,7 @@ def read_mask(file: Path) -> Flags:
     try:
         drawn = decode(file.read_bytes())
     except OSError as error:
-        raise UnusableData(f"{file} cannot be read: {error.strerror}") from error
+        raise UnusableData(f"{file} cannot be read: {error.strerror}.") from error
     except DefectScopeError as error:
         raise UnusableData(f"{file} is no mask: {error} Repair or remove it.") from error
     is_marked = (drawn[..., 0] | drawn[..., 1] | drawn[..., 2]) > 0
@@ -66,10 +69,10 @@ def read_masks(photos: Sequence[Path]) -> tuple[dict[Path, Flags], list[str]]:
     for photo in photos:
         file = mask_file(photo)
         try:
-            if file.is_file():
+            if file is not None and file.is_file():
                 masks[photo] = read_mask(file)
         except UnusableData as error:
-            problems.append(f"- {error}.")
+            problems.append(f"- {error}")
     return masks, problems
 
 

@@ -151,8 +151,12 @@ def compute_early_maps(
 ) -> EarlyMaps:
     """Draw all products and run the frozen layers over them, from where `work` left off."""
     work.mkdir(parents=True, exist_ok=True)
-    count = work / "products-done"
-    done = int(count.read_text()) if count.is_file() else 0
+    count = work / f"products-done-seed-{seed}"
+    if not count.is_file() and any(work.iterdir()):
+        raise InvalidInput(f"{work} is of another pretraining: name an empty folder", field="work")
+    if not count.is_file():
+        count.write_text("0")
+    done = int(count.read_text())
     mode = "r+" if done else "w+"
     found = EarlyMaps(
         _open(work / "maps.npy", mode, np.float16, (products, VIEWS, *_EARLY_SHAPE)),
@@ -173,7 +177,9 @@ def compute_early_maps(
                 maps = early(photos.contiguous(memory_format=torch.channels_last))
             found.maps[number] = maps.half().numpy()
             found.cover[number], found.kinds[number] = views.cover, views.kinds
-            count.write_text(str(number + 1))
+            unfinished = count.with_suffix(".tmp")
+            unfinished.write_text(str(number + 1))
+            unfinished.replace(count)
             progress("early maps", number + 1, products)
     return found
 

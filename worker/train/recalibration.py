@@ -8,16 +8,17 @@ twenty photos are enough; no defect is needed, so none is measured either.
 
 import hashlib
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.errors import DefectScopeError, UnusableData
-from shared.manifest import Limits, Manifest, Thresholds
+from shared.manifest import DataCard, Limits, Manifest, Thresholds
 from worker.inspect.autoencoder import (
     ResidualStats,
     anomaly_score,
@@ -41,6 +42,7 @@ from worker.train import calibration
 from worker.train.autoencoder import residual_stats, residuals_of
 from worker.train.dataset import SUFFIXES
 from worker.train.decision import ANOMALY_DEVIATIONS
+from worker.train.duplicates import near_duplicates_within
 from worker.train.progress import Progress, silent
 
 MIN_PHOTOS = 10
@@ -61,10 +63,12 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
     Raises UnusableData naming files that cannot be used, DamagedBundle, and Conflict if `out`
     holds something else than a bundle.
     """
+    out = out.resolve()
     check_replaceable(out)
-    files, read = _read(photos, progress)
     inspector, model = open_bundle(bundle)
+    files, read = _read(photos, progress)
     pixels = np.stack([photo.pixels for photo in read])
+    fold_of = _draw_folds(pixels)
     found: list[Tensor] = []
     for first in range(0, len(pixels), _PHOTOS_PER_PASS):
         found.append(pool(inspector.engine.features(pixels[first : first + _PHOTOS_PER_PASS])))
@@ -72,26 +76,16 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
     fingerprints = torch.cat(found)
     deviations = deviation(residuals_of(model.parts.autoencoder, pixels))
 
-    margins, anomalies, distances = (torch.zeros(len(pixels)) for _ in range(3))
-    for fold in range(_FOLDS):
-        is_read = torch.arange(len(pixels)) % _FOLDS == fold
-        adapted = _adapt(model.parts, fingerprints[~is_read], deviations[~is_read])
-        logits = adapted.head.logits(fingerprints[is_read])
-        margins[is_read] = logits[:, DEFECTIVE] - logits[:, 1 - DEFECTIVE]
-        anomalies[is_read] = anomaly_score(
-            standardised(deviations[is_read], adapted.good_residuals)
-        )
-        distances[is_read] = adapted.domain.distance(fingerprints[is_read])
-
+    readings = _read_out_of_fold(model.parts, fingerprints, deviations, fold_of)
     manifest = model.manifest
-    thresholds = _thresholds(manifest, margins, anomalies, distances)
-    digests = tuple(sorted("sha256:" + hashlib.sha256(f.read_bytes()).hexdigest() for f in files))
-    is_alarm = torch.sigmoid(margins / manifest.temperature) >= thresholds.defect_probability
+    thresholds = _thresholds(manifest, readings)
+    digests = {"sha256:" + hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / MODEL
         write_parts(_adapt(model.parts, fingerprints, deviations), file)
-        adapted_manifest = manifest.model_copy(
-            update={
+        adapted = Manifest.model_validate(
+            manifest.model_dump()
+            | {
                 "created_at": datetime.now(UTC),
                 "model": artifact_of(file),
                 "thresholds": thresholds,
@@ -101,28 +95,90 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
                     anomaly_high=thresholds.anomaly_score * 2,
                 ),
                 "quality": calibration.quality_limits([photo.quality for photo in read]),
-                "data": manifest.data.model_copy(update={"calibrated_on": digests}),
+                "data": _data_card(manifest.data, digests),
                 "recalibrated_from": model.digest,
                 # The figures of the training were measured with other thresholds.
-                "metrics": {
-                    "calibration_photos": float(len(files)),
-                    "classifier_false_alarm_rate": float(is_alarm.float().mean()),
-                    "autoencoder_false_alarm_rate": float(
-                        (anomalies >= thresholds.anomaly_score).float().mean()
-                    ),
-                    "out_of_domain_share": float(
-                        (distances > thresholds.domain_distance).float().mean()
-                    ),
-                },
+                "metrics": _metrics(manifest, readings, fold_of),
                 "provenance": f"{manifest.provenance} Recalibrated on {len(files)} photos of good "
                 "parts from another camera; no weight was trained on them.",
             }
         )
-        is_beside = (out.resolve().parent / model.backbone.name).is_file()
-        write_bundle(
-            out, adapted_manifest, model=file, backbone=None if is_beside else model.backbone
+        is_beside = (out.parent / model.backbone.name).is_file()
+        write_bundle(out, adapted, model=file, backbone=None if is_beside else model.backbone)
+    return adapted
+
+
+@dataclass(frozen=True)
+class _Readings:
+    """What bundles adapted to the other folds say of each good photo."""
+
+    margins: Tensor  # (N,)
+    anomalies: Tensor  # (N,)
+    distances: Tensor  # (N,)
+
+    def of(self, rows: Tensor) -> "_Readings":
+        return _Readings(self.margins[rows], self.anomalies[rows], self.distances[rows])
+
+
+def _draw_folds(pixels: NDArray[np.uint8]) -> Tensor:
+    """The fold of each photo (N,); photos of one part are in one fold.
+
+    Raises UnusableData if there are fewer parts than folds.
+    """
+    part_of = list(range(len(pixels)))
+    for i, j in near_duplicates_within(list(pixels)):
+        joined, into = max(part_of[i], part_of[j]), min(part_of[i], part_of[j])
+        part_of = [into if part == joined else part for part in part_of]
+    parts = sorted(set(part_of))
+    if len(parts) < MIN_PHOTOS:
+        raise UnusableData(
+            f"the {len(pixels)} photos show {len(parts)} parts, some nearly the same: at least "
+            f"{MIN_PHOTOS} different good parts are needed."
         )
-    return adapted_manifest
+    return torch.tensor([parts.index(part) % _FOLDS for part in part_of])
+
+
+def _read_out_of_fold(
+    parts: Parts, fingerprints: Tensor, deviations: Tensor, fold_of: Tensor
+) -> _Readings:
+    margins, anomalies, distances = (torch.zeros(len(fold_of)) for _ in range(3))
+    for fold in range(_FOLDS):
+        is_read = fold_of == fold
+        adapted = _adapt(parts, fingerprints[~is_read], deviations[~is_read])
+        logits = adapted.head.logits(fingerprints[is_read])
+        margins[is_read] = logits[:, DEFECTIVE] - logits[:, 1 - DEFECTIVE]
+        strangeness = standardised(deviations[is_read], adapted.good_residuals)
+        anomalies[is_read] = anomaly_score(strangeness)
+        distances[is_read] = adapted.domain.distance(fingerprints[is_read])
+    return _Readings(margins, anomalies, distances)
+
+
+def _metrics(manifest: Manifest, readings: _Readings, fold_of: Tensor) -> dict[str, float]:
+    """Shares of the good photos, each held against thresholds from the other folds."""
+    alarms = anomalies = strangers = 0
+    for fold in range(_FOLDS):
+        read = readings.of(fold_of == fold)
+        thresholds = _thresholds(manifest, readings.of(fold_of != fold))
+        odds = read.margins / manifest.temperature
+        alarms += int((torch.sigmoid(odds) >= thresholds.defect_probability).sum())
+        anomalies += int((read.anomalies >= thresholds.anomaly_score).sum())
+        strangers += int((read.distances > thresholds.domain_distance).sum())
+    count = len(fold_of)
+    return {
+        "calibration_photos": float(count),
+        "classifier_false_alarm_rate": alarms / count,
+        "autoencoder_false_alarm_rate": anomalies / count,
+        "out_of_domain_share": strangers / count,
+    }
+
+
+def _data_card(data: DataCard, digests: set[str]) -> DataCard:
+    return data.model_copy(
+        update={
+            "calibrated_on": tuple(sorted({*data.calibrated_on, *digests})),
+            "held_out": tuple(digest for digest in data.held_out if digest not in digests),
+        }
+    )
 
 
 def _read(folder: Path, progress: Progress) -> tuple[list[Path], list[Photo]]:
@@ -198,12 +254,10 @@ def _moved(known: Domain, shift: Tensor, fingerprints: Tensor) -> Domain:
     )
 
 
-def _thresholds(
-    manifest: Manifest, margins: Tensor, anomalies: Tensor, distances: Tensor
-) -> Thresholds:
-    """Where good photos (N,) that had no part in the statistics say that thresholds belong."""
+def _thresholds(manifest: Manifest, readings: _Readings) -> Thresholds:
+    """Where good photos that had no part in the statistics say that thresholds belong."""
     old = manifest.thresholds
-    odds = (margins / manifest.temperature).double()
+    odds = (readings.margins / manifest.temperature).double()
     median = odds.median()
     spread = 1.4826 * (odds - median).abs().median()
     centre = _log_odds(old.defect_probability)
@@ -217,10 +271,10 @@ def _thresholds(
         near_threshold_low=low,
         near_threshold_high=high,
         anomaly_score=calibration.upper_limit(
-            anomalies.double().numpy(), deviations=ANOMALY_DEVIATIONS
+            readings.anomalies.double().numpy(), deviations=ANOMALY_DEVIATIONS
         ),
         domain_distance=max(
-            old.domain_distance, calibration.domain_limit(distances.double().numpy())
+            old.domain_distance, calibration.domain_limit(readings.distances.double().numpy())
         ),
     )
 

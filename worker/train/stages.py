@@ -5,10 +5,12 @@ is bound to everything that the stages follow from; another data set, seed or ba
 afresh. It goes when the bundle is written.
 """
 
+import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,27 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from shared.errors import Conflict
 from worker.inspect.backbone import save_safetensors
 
 log = structlog.stdlib.get_logger()
 
 _FOLLOWS_FROM = "follows-from"
+
+
+@contextmanager
+def exclusively(folder: Path) -> Iterator[None]:
+    """Let no other training use the folder meanwhile. Raises Conflict if one does already."""
+    lock = folder.with_name(f"{folder.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Conflict(f"another training is writing to {folder}: wait for it") from error
+        yield
+        # Whoever opened it meanwhile has failed; the next makes a new one.
+        lock.unlink(missing_ok=True)
 
 
 class Stages:

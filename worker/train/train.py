@@ -4,7 +4,9 @@ import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from sklearn.metrics import roc_auc_score
 
-from shared.errors import InvalidInput, UnusableData
-from shared.manifest import Augmentation, DataCard, Limits, Manifest, ProductName
+from shared.errors import Conflict, InvalidInput, UnusableData
+from shared.manifest import Augmentation, DataCard, Manifest, ProductName
 from worker.inspect import preprocess
 from worker.inspect.bundle import (
     MODEL,
@@ -26,7 +28,7 @@ from worker.inspect.bundle import (
     write_parts,
 )
 from worker.inspect.engines.torch_engine import TorchEngine
-from worker.train import autoencoder, calibration
+from worker.train import autoencoder
 from worker.train.autoencoder import residual_stats, staged_autoencoder
 from worker.train.calibration import Policy
 from worker.train.crossvalidation import (
@@ -38,13 +40,13 @@ from worker.train.crossvalidation import (
 )
 from worker.train.dataset import GOOD, Dataset, LabelledPhoto, read_dataset
 from worker.train.decision import (
-    Decider,
     Readings,
     fit_decider,
+    fit_limits,
     judge_out_of_fold,
 )
 from worker.train.domain import fit_domain
-from worker.train.features import COPIES, GAIN, CachedFeatures, cache_features
+from worker.train.features import COPIES, GAIN, SYNTHETIC, CachedFeatures, cache_features
 from worker.train.head import ENOUGH_DEFECTS, sample_of, train_head
 from worker.train.judged import JudgedPhoto, row
 from worker.train.localisation import read_masks
@@ -52,7 +54,7 @@ from worker.train.metrics import measure, out_of_fold
 from worker.train.progress import Progress, silent
 from worker.train.report import Pictures, PictureSource, draw_pictures, write_report
 from worker.train.sources import BackboneFile, obtain_backbone
-from worker.train.stages import Stages
+from worker.train.stages import Stages, exclusively
 
 _FIGURES = ("auroc", "average_precision", "f1", "recall", "false_alarm_rate")
 
@@ -83,13 +85,17 @@ def train(
     unless its file lies beside it. `photos_are` says in the provenance what the photos are,
     where they are no photos. `warn` hears what is odd about the folder, but no reason not to
     train.
-    Raises UnusableData for the folder, InvalidInput for the backbone, the name or the policy,
-    Conflict if `out` holds something else than a bundle.
+    Raises UnusableData for the folder, InvalidInput for the backbone, the name, the policy or the
+    number of folds, Conflict if `out` holds something else than a bundle or another training
+    writes to it.
     """
     # What can be refused is refused now, not after minutes of training.
     _check_name(product)
     chosen_policy = Policy(policy)
+    out = out.resolve()
     check_replaceable(out)
+    if report is not None and report.exists() and not report.is_dir():
+        raise Conflict(f"{report} is a file: name a folder for the report")
     dataset = read_dataset(data, seed=seed, hold_out=folds is None, progress=progress)
     for warning in dataset.warnings:
         warn(warning)
@@ -97,38 +103,53 @@ def train(
     masks, unreadable = read_masks([photo.path for photo in photos])
     if unreadable:
         raise UnusableData(f"{data} cannot be trained on:\n" + "\n".join(unreadable))
-    with tempfile.TemporaryDirectory() as scratch_name:
+    fold_of = draw_folds(photos, folds=folds or FOLDS, seed=seed)
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    with tempfile.TemporaryDirectory() as scratch_name, exclusively(unfinished):
         scratch = Path(scratch_name)
         source = obtain_backbone(backbone, scratch)
-        fold_of = draw_folds(photos, folds=folds or FOLDS, seed=seed)
         stages = Stages(
-            out.with_name(f".{out.name}.unfinished"),
+            unfinished,
             {
+                "release": version("defectscope"),
                 "photos": [(photo.sha256, photo.label) for photo in photos],
                 "folds": fold_of.tolist(),
                 "backbone": source.sha256,
                 "preprocess": preprocess.VERSION,
                 "seed": seed,
-                "steps": autoencoder.STEPS,
+                "sizes": [COPIES, SYNTHETIC, autoencoder.STEPS],
             },
         )
         engine = TorchEngine(source.path, sha256=source.sha256)
-        features = cache_features(photos, engine, seed=seed, stages=stages, progress=progress)
-        copies, readings_of_classifier = _choose_copies(features, fold_of, seed, progress)
+        features = cache_features(
+            photos,
+            engine,
+            seed=seed,
+            stages=stages,
+            needs_synthetic=_is_short_of_defects(photos, fold_of),
+            progress=progress,
+        )
+        trials = {
+            copies: read_classifier(features, fold_of, copies=copies, seed=seed, progress=progress)
+            for copies in (COPIES, 1)
+        }
+        # Turning a photo is harmless for a bottle from above and wrong for a part whose defect is
+        # lying the wrong way round. Out of fold, the data say which.
+        everything = np.ones(len(photos), np.bool_)
+        copies = _best_copies(trials, features, everything)
         readings = Readings(
             photos,
             fold_of,
-            readings_of_classifier,
+            trials[copies],
             read_autoencoder(photos, fold_of, seed=seed, stages=stages, progress=progress),
         )
         parts = _fit(features, readings, copies, seed, stages, progress)
         model = scratch / MODEL
         write_parts(parts, model)
-        decider = fit_decider(readings, np.ones(len(photos), np.bool_), chosen_policy)
-        limits = _limits(readings, decider)
-        judged = judge_out_of_fold(
-            readings, policy=chosen_policy, limits=limits, data=data, masks=masks
-        )
+        decider = fit_decider(readings, everything, chosen_policy)
+        # For the figures even that choice is made without the fold that it is made for.
+        fair = replace(readings, classifier=_chosen_by_others(trials, features, fold_of))
+        judged = judge_out_of_fold(fair, policy=chosen_policy, data=data, masks=masks)
         measured = measure(judged, measured_on=out_of_fold(folds or FOLDS), seed=seed)
         manifest = Manifest(
             product=product,
@@ -140,21 +161,20 @@ def train(
             temperature=decider.temperature,
             thresholds=decider.thresholds,
             policy=policy,
-            limits=limits,
+            limits=fit_limits(readings, everything, decider),
             quality=decider.quality,
             augmentation=Augmentation(turned=copies > 1, gain=GAIN if copies > 1 else (1.0, 1.0)),
             defect_types=tuple(sorted({p.label for p in photos} - {GOOD})),
             data=_data_card(dataset),
-            metrics=_metrics(measured, readings),
+            metrics=_metrics(measured, fair),
             provenance=_provenance(source, photos, photos_are, copies),
         )
-        is_beside = (out.resolve().parent / source.path.name).is_file()
+        is_beside = (out.parent / source.path.name).is_file()
         write_bundle(out, manifest, model=model, backbone=None if is_beside else source.path)
-    if report is not None:
-        write_report(
-            _document(manifest, measured, judged), report, _picture_source(readings, judged)
-        )
-    stages.clear()
+        if report is not None:
+            pictures = _picture_source(readings, judged)
+            write_report(_document(manifest, measured, judged), report, pictures)
+        stages.clear()
     return manifest
 
 
@@ -168,31 +188,52 @@ def _check_name(product: str) -> None:
         ) from error
 
 
-def _choose_copies(
-    features: CachedFeatures, fold_of: NDArray[np.int64], seed: int, progress: Progress
-) -> tuple[int, ClassifierReadings]:
-    """Whether the head also trains on turned and mirrored copies: whichever ranks better.
-
-    Turning a photo is harmless for a bottle from above and wrong for a part
-    whose defect is lying the wrong way round. Out of fold, the data say which.
-    """
-    trials = {
-        copies: read_classifier(features, fold_of, copies=copies, seed=seed, progress=progress)
-        for copies in (COPIES, 1)
-    }
-    best = max(trials, key=lambda copies: _ranking(trials[copies], features))
-    return best, trials[best]
+def _is_short_of_defects(photos: Sequence[LabelledPhoto], fold_of: NDArray[np.int64]) -> bool:
+    """Whether any fold leaves so few real defects that its head needs synthetic ones."""
+    is_defective = np.array([photo.is_defective for photo in photos])
+    return any(
+        int((is_defective & (fold_of != fold)).sum()) < ENOUGH_DEFECTS
+        for fold in range(int(fold_of.max()) + 1)
+    )
 
 
-def _ranking(readings: ClassifierReadings, features: CachedFeatures) -> float:
+def _best_copies(
+    trials: Mapping[int, ClassifierReadings], features: CachedFeatures, rows: NDArray[np.bool_]
+) -> int:
+    """The number of copies whose heads rank the photos of these rows (N,) best."""
+    return max(trials, key=lambda copies: _ranking(trials[copies], features, rows))
+
+
+def _ranking(
+    readings: ClassifierReadings, features: CachedFeatures, rows: NDArray[np.bool_]
+) -> float:
     """AUROC against real defects, where there are enough of them, else with synthetic ones."""
-    is_defective = features.is_defective.numpy()
-    margins = readings.margins
-    if int(is_defective.sum()) < ENOUGH_DEFECTS:
-        synthetic = readings.synthetic_margins[~is_defective]
+    is_defective = features.is_defective.numpy()[rows]
+    margins = readings.margins[rows]
+    if int(features.is_defective.sum()) < ENOUGH_DEFECTS:
+        synthetic = readings.synthetic_margins[rows][~is_defective]
         margins = np.concatenate([margins, synthetic])
         is_defective = np.concatenate([is_defective, np.ones(len(synthetic), np.bool_)])
     return float(roc_auc_score(is_defective, margins))
+
+
+def _chosen_by_others(
+    trials: Mapping[int, ClassifierReadings], features: CachedFeatures, fold_of: NDArray[np.int64]
+) -> ClassifierReadings:
+    """The readings of each fold with the number of copies that is best on the other folds."""
+    best = {
+        fold: trials[_best_copies(trials, features, fold_of != fold)]
+        for fold in range(int(fold_of.max()) + 1)
+    }
+    chosen = [best[fold] for fold in fold_of.tolist()]
+    return ClassifierReadings(
+        margins=np.array([some.margins[row] for row, some in enumerate(chosen)]),
+        synthetic_margins=np.array(
+            [some.synthetic_margins[row] for row, some in enumerate(chosen)]
+        ),
+        attention=torch.stack([some.attention[row] for row, some in enumerate(chosen)]),
+        domain_distances=np.array([some.domain_distances[row] for row, some in enumerate(chosen)]),
+    )
 
 
 def _fit(
@@ -214,16 +255,6 @@ def _fit(
         ),
         good_residuals=residual_stats(readings.autoencoder.deviations[is_good]),
         domain=fit_domain(features.fingerprints[:, 0], features.is_defective),
-    )
-
-
-def _limits(readings: Readings, decider: Decider) -> Limits:
-    peaks = readings.classifier.attention.amax(dim=(1, 2)).double().numpy()
-    return Limits(
-        gradcam_high=calibration.attention_limit(peaks, readings.is_defective),
-        # Up to the threshold a part is good: blue. Twice as strange is as red as it gets.
-        anomaly_low=decider.thresholds.anomaly_score / 2,
-        anomaly_high=decider.thresholds.anomaly_score * 2,
     )
 
 

@@ -59,6 +59,20 @@ def test_costs_decide_between_an_escape_and_false_alarms():
     assert threshold("cost=1.5:1", scores, ".x..x") == pytest.approx(0.7)
 
 
+def test_a_score_that_is_worth_less_moves_the_threshold_less():
+    scores, defective = np.array([0.1, 0.2, 0.4, 0.6, 0.7]), flags(".x..x")
+    # The low defect is worth so little that finding it is not worth two false alarms.
+    worth = np.array([1, 0.01, 1, 1, 1])
+    assert Policy("best-f1").threshold(scores, defective, worth) == pytest.approx(0.65)
+    assert Policy("recall=0.9").threshold(scores, defective, worth) == pytest.approx(0.65)
+    assert Policy("cost=2.5:1").threshold(scores, defective, worth) == pytest.approx(0.65)
+    assert Policy("cost=2.5:1").threshold(scores, defective) == pytest.approx(0.15)
+
+
+def test_the_lowest_threshold_lies_clearly_below_the_lowest_score():
+    assert threshold("recall=1", [0.2, 0.5], "x.") == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize(
     "text", ["", "f1", "recall", "recall=0", "recall=1.1", "recall=x", "cost=20", "cost=0:1",
              "cost=1:-1", "cost=a:b", "cost=inf:1", "best-f1=2"]

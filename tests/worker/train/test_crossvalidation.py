@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from shared.errors import InvalidInput
 from worker.inspect.preprocess import Photo, measure_quality
 from worker.train import autoencoder as autoencoder_training
 from worker.train import head as head_training
@@ -47,6 +48,19 @@ def test_every_fold_has_its_share_of_both_classes_and_no_part_is_in_two(tmp_path
         assert (fold_of[:20] == fold).sum() == 4
         assert (fold_of[20:] == fold).sum() == 2
     assert (fold_of[0:20:2] == fold_of[1:20:2]).all()
+
+
+def test_more_folds_than_good_parts_are_refused_with_the_most_that_there_can_be(tmp_path):
+    photos = labelled(tmp_path, "good", 20, groups=[n // 2 for n in range(20)])
+    with pytest.raises(InvalidInput, match="at most 10") as raised:
+        draw_folds(photos, folds=11, seed=0)
+    assert raised.value.field == "folds"
+
+
+@pytest.mark.filterwarnings("error")
+def test_fewer_defects_than_folds_are_no_matter(tmp_path):
+    photos = [*labelled(tmp_path, "good", 20), *labelled(tmp_path, "bent", 3, spot=5)]
+    assert set(draw_folds(photos, folds=5, seed=0)) == set(range(5))
 
 
 def test_labels_without_meaning_cannot_be_predicted_out_of_fold(monkeypatch):

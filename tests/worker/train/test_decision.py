@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from shared.manifest import Limits
 from worker.inspect.preprocess import Photo, Quality
 from worker.train.calibration import Policy
 from worker.train.crossvalidation import AutoencoderReadings, ClassifierReadings
 from worker.train.dataset import LabelledPhoto
 from worker.train.decision import Readings, fit_decider, judge_out_of_fold
 
-LIMITS = Limits(gradcam_high=1.0, anomaly_low=1.0, anomaly_high=4.0)
 DATA = Path("data")
 
 
@@ -54,7 +52,7 @@ def readings(good: int = 40, defective: int = 20, seed: int = 0) -> Readings:
 
 
 def judged(some: Readings, policy: str = "best-f1"):
-    return judge_out_of_fold(some, policy=Policy(policy), limits=LIMITS, data=DATA, masks={})
+    return judge_out_of_fold(some, policy=Policy(policy), data=DATA, masks={})
 
 
 def test_a_fold_is_decided_by_thresholds_that_its_own_photos_had_no_part_in():
@@ -67,6 +65,7 @@ def test_a_fold_is_decided_by_thresholds_that_its_own_photos_had_no_part_in():
     for row in range(len(before)):
         is_same = before[row].thresholds == after[row].thresholds
         assert is_same == bool(in_fold[row])
+        assert (before[row].maps.limits == after[row].maps.limits) == bool(in_fold[row])
 
 
 def test_the_bundle_gets_its_thresholds_from_all_readings():
@@ -96,6 +95,17 @@ def test_with_few_defects_synthetic_ones_help_to_place_the_threshold(defective):
     assert 0.0 < decider.thresholds.defect_probability < 1.0
     assert (probabilities[is_good] >= decider.thresholds.defect_probability).mean() < 0.35
     assert len(judged(some)) == 40 + defective
+
+
+def test_all_synthetic_defects_count_as_much_as_the_real_ones_that_are_missing():
+    """Nine real defects read high: two hundred synthetic ones that read low may not hide them."""
+    some = readings(200, 9)
+    some.classifier.margins[some.is_defective] = 4.0
+    some.classifier.synthetic_margins[~some.is_defective] = -6.0
+    decider = fit_decider(some, np.ones(209, bool), Policy("recall=0.9"))
+    probabilities = 1 / (1 + np.exp(-some.classifier.margins / decider.temperature))
+    assert (probabilities[some.is_defective] >= decider.thresholds.defect_probability).all()
+    assert decider.thresholds.defect_probability > np.median(probabilities[~some.is_defective])
 
 
 def test_paths_and_scores_are_those_of_the_photo():

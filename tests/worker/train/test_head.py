@@ -61,6 +61,11 @@ def test_good_and_defective_weigh_the_same_and_synthetic_ones_as_much_as_real_on
     torch.testing.assert_close(chosen.weights[synthetic].sum(), torch.tensor(0.4))
 
 
+def test_photos_shown_only_as_they_are_come_with_damaged_ones_that_lie_as_they_do():
+    chosen = sample_of(features_of(4, 0), torch.arange(4), copies=1)
+    assert len(chosen.fingerprints) == 4 + 4
+
+
 def test_with_enough_real_defects_there_are_no_synthetic_ones():
     chosen = sample_of(features_of(5, ENOUGH_DEFECTS), torch.arange(5 + ENOUGH_DEFECTS), copies=1)
     assert len(chosen.fingerprints) == 5 + ENOUGH_DEFECTS

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from worker.train.stages import Stages
+from shared.errors import Conflict
+from worker.train.stages import Stages, exclusively
 
 
 def numbers():
@@ -42,6 +43,17 @@ def test_a_damaged_stage_is_made_again(tmp_path):
     (tmp_path / "s" / "a.safetensors").write_bytes(b"half")
     assert torch.equal(Stages(tmp_path / "s", {}).once("a", numbers)["numbers"], torch.arange(3.0))
     assert Stages(tmp_path / "s", {}).once("a", never)
+
+
+def test_a_second_training_of_the_same_folder_is_refused_while_the_first_runs(tmp_path):
+    with exclusively(tmp_path / "s"):
+        with pytest.raises(Conflict, match="another training"), exclusively(tmp_path / "s"):
+            pass
+        with exclusively(tmp_path / "other"):
+            pass
+    with exclusively(tmp_path / "s"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_left_after_clearing(tmp_path):
