@@ -236,3 +236,12 @@ def test_a_mask_that_is_no_picture_is_named(tmp_path, content):
 def test_an_empty_mask_is_named(tmp_path):
     with pytest.raises(UnusableData, match="marks no defect"):
         read_mask(write_mask(tmp_path, np.zeros((200, 200), np.uint8)))
+
+
+def test_only_defects_of_test_have_masks(tmp_path):
+    """train/chip/000.png and test/chip/000.png share a stem, and a mask of nothing is usual."""
+    assert mask_file(tmp_path / "test" / "chip" / "000.png") == (
+        tmp_path / "ground_truth" / "chip" / "000_mask.png"
+    )
+    assert mask_file(tmp_path / "train" / "chip" / "000.png") is None
+    assert mask_file(tmp_path / "test" / "good" / "000.png") is None

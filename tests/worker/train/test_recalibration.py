@@ -91,6 +91,28 @@ def test_what_the_camera_does_to_all_photos_alike_is_taken_out(bundle):
     )
 
 
+def test_a_second_camera_is_remembered_beside_the_first(bundle, good, tmp_path):
+    first = recalibrate(bundle, good, out=tmp_path / "first")
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in good.iterdir():
+        cv2.imwrite(str(other / path.name), cv2.imread(str(path))[::-1])
+    second = recalibrate(tmp_path / "first", other, out=tmp_path / "second")
+    assert set(second.data.calibrated_on) > set(first.data.calibrated_on)
+    assert len(second.data.calibrated_on) == 24
+    assert second.recalibrated_from == load_bundle(tmp_path / "first").digest
+
+
+def test_frames_of_the_same_part_count_once(bundle, good, tmp_path):
+    for path in sorted(good.iterdir())[6:]:
+        path.unlink()
+    for path in list(good.iterdir()):
+        image = cv2.imread(str(path))
+        cv2.imwrite(str(path.with_suffix(".jpg")), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    with pytest.raises(UnusableData, match="12 photos show 6 parts"):
+        recalibrate(bundle, good, out=tmp_path / "new")
+
+
 def test_few_photos_move_the_spread_a_little_and_the_mean_at_once(bundle):
     parts = load_bundle(bundle).parts
     features = torch.randn(20, 1024, generator=torch.Generator().manual_seed(0))
