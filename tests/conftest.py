@@ -239,6 +239,8 @@ def build_manifest(product: str = "bottle", **changes: object) -> "Manifest":
                 "anomaly_score": 4.0,
                 "domain_distance": 50.0,
             },
+            "policy": "best-f1",
+            "augmentation": {"turned": True, "gain": (0.93, 1.07)},
             "limits": {"gradcam_high": 1.0, "anomaly_low": 1.0, "anomaly_high": 8.0},
             "quality": {
                 "min_sharpness": 10.0,
