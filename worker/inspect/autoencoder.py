@@ -14,6 +14,9 @@ from torch.nn import functional as F
 CODE_CHANNELS = 4
 """The bottleneck is 8 x 8 x 4 numbers for 256 x 256 x 3: nothing is copied through."""
 SMOOTHING_PX = 11
+"""Of the residuals, before they are compared."""
+SURROUNDINGS_PX = 21
+"""Over which the anomaly map averages: two thirds of a cell of the Grad-CAM, each way."""
 
 _WIDTHS = (32, 64, 96, 128)
 _PATCH = 4
@@ -66,18 +69,15 @@ def residual(photos: Tensor, rebuilt: Tensor) -> Tensor:
     return (photos - rebuilt).square().mean(dim=1)
 
 
-def smooth(residuals: Tensor) -> Tensor:
-    """Mean over 11 x 11 pixels, (B, H, W) to (B, H, W): noise goes, defects stay.
+def smooth(maps: Tensor, side: int) -> Tensor:
+    """Mean over `side` x `side` pixels, odd, (B, H, W) to (B, H, W): noise goes, defects stay.
 
     At the border only pixels inside the photo count.
     """
-    return F.avg_pool2d(
-        residuals[:, None],
-        SMOOTHING_PX,
-        stride=1,
-        padding=SMOOTHING_PX // 2,
-        count_include_pad=False,
-    )[:, 0]
+    # Rows, then columns: the same means, in a tenth of the time.
+    half = side // 2
+    columns = F.avg_pool2d(maps[:, None], (side, 1), 1, (half, 0), count_include_pad=False)
+    return F.avg_pool2d(columns, (1, side), 1, (0, half), count_include_pad=False)[:, 0]
 
 
 def deviation(residuals: Tensor) -> Tensor:
@@ -86,21 +86,23 @@ def deviation(residuals: Tensor) -> Tensor:
     Squares of errors have a long tail, and its few largest values would rule
     mean and deviation; their roots are spread evenly enough for both to mean something.
     """
-    return torch.sqrt(smooth(residuals))
+    return torch.sqrt(smooth(residuals, SMOOTHING_PX))
 
 
-def standardised(deviations: Tensor, good: ResidualStats) -> Tensor:
-    """The anomaly map: standard deviations by which each pixel exceeds good parts.
+def anomaly_map(deviations: Tensor, good: ResidualStats) -> Tensor:
+    """How far each pixel's surroundings are from good parts, in standard deviations.
 
-    deviations (B, H, W) as `deviation` gives them. Returns (B, H, W), unitless: 0 = like
-    good parts, larger = stranger. Raises ValueError if the statistics were taken at another size.
+    Either way counts: where a rim is missing, the autoencoder's error is smaller than ever. The
+    mean over the surroundings keeps single pixels from deciding. deviations (B, H, W) as
+    `deviation` gives them. Returns (B, H, W), at least 0. Raises ValueError if the statistics
+    were taken at another size.
     """
     if deviations.shape[1:] != good.mean.shape:
         raise ValueError(
             f"deviations of {tuple(deviations.shape[1:])} against statistics "
             f"of {tuple(good.mean.shape)}"
         )
-    return (deviations - good.mean) / good.std
+    return smooth(((deviations - good.mean) / good.std).abs(), SURROUNDINGS_PX)
 
 
 def anomaly_score(anomaly_maps: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from shared.errors import InvalidInput
 from shared.manifest import Limits
 from shared.verdicts import Outcome, Scores, decide
-from worker.inspect.autoencoder import anomaly_score, deviation, residual, standardised
+from worker.inspect.autoencoder import anomaly_map, anomaly_score, deviation, residual
 from worker.inspect.backbone import pool
 from worker.inspect.bundle import ProductModel
 from worker.inspect.engines.protocol import Engine
@@ -135,7 +135,7 @@ def read(pixels: NDArray[np.uint8], maps: Tensor, model: ProductModel) -> Readin
     fingerprints = pool(maps)
     inputs = to_autoencoder_input(pixels)
     residuals = residual(inputs, parts.autoencoder(inputs))
-    strangeness = standardised(deviation(residuals), parts.good_residuals)
+    strangeness = anomaly_map(deviation(residuals), parts.good_residuals)
     return Readings(
         defect_probability(parts.head.logits(fingerprints), model.manifest.temperature),
         gradcam(maps, fingerprints, parts.head),

@@ -13,7 +13,7 @@ from worker.inspect.preprocess import to_autoencoder_input
 from worker.train.progress import Progress, silent
 from worker.train.stages import Stages
 
-STEPS = 800
+STEPS = 700
 LEARNING_RATE = 2e-3
 _BATCH = 16
 

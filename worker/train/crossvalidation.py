@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
 from shared.errors import InvalidInput
-from worker.inspect.autoencoder import anomaly_score, deviation, standardised
+from worker.inspect.autoencoder import anomaly_map, anomaly_score, deviation
 from worker.inspect.gradcam import gradcam
 from worker.inspect.head import DEFECTIVE
 from worker.train.autoencoder import residual_stats, residuals_of, staged_autoencoder
@@ -146,5 +146,5 @@ def read_autoencoder(
     strangeness = torch.zeros_like(deviations)
     for fitted, read in _folds(fold_of):
         good = residual_stats(deviations[fitted[is_good[fitted]]])
-        strangeness[read] = standardised(deviations[read], good)
+        strangeness[read] = anomaly_map(deviations[read], good)
     return AutoencoderReadings(residuals.mean(dim=(1, 2)).double().numpy(), deviations, strangeness)

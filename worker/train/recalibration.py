@@ -21,9 +21,9 @@ from shared.errors import DefectScopeError, UnusableData
 from shared.manifest import DataCard, Limits, Manifest, Thresholds
 from worker.inspect.autoencoder import (
     ResidualStats,
+    anomaly_map,
     anomaly_score,
     deviation,
-    standardised,
 )
 from worker.inspect.backbone import pool
 from worker.inspect.bundle import (
@@ -147,7 +147,7 @@ def _read_out_of_fold(
         adapted = _adapt(parts, fingerprints[~is_read], deviations[~is_read])
         logits = adapted.head.logits(fingerprints[is_read])
         margins[is_read] = logits[:, DEFECTIVE] - logits[:, 1 - DEFECTIVE]
-        strangeness = standardised(deviations[is_read], adapted.good_residuals)
+        strangeness = anomaly_map(deviations[is_read], adapted.good_residuals)
         anomalies[is_read] = anomaly_score(strangeness)
         distances[is_read] = adapted.domain.distance(fingerprints[is_read])
     return _Readings(margins, anomalies, distances)
