@@ -128,6 +128,10 @@ def test_a_mask_that_marks_nothing_is_named(tmp_path, folder, write_test_bundle)
         evaluate(tmp_path / "bundle", folder)
 
 
+def pixels_of(jpeg):
+    return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
+
+
 def test_pictures_of_a_photo_are_those_of_the_serving_pipeline(tmp_path, folder, write_test_bundle):
     from worker.inspect.files import open_bundle
     from worker.inspect.preprocess import prepare
@@ -143,9 +147,12 @@ def test_pictures_of_a_photo_are_those_of_the_serving_pipeline(tmp_path, folder,
     pictures = picture_source(tmp_path / "bundle", folder)("test/scratched/3.png")
 
     assert pictures.attention == judgement.overlay
-    assert pictures.strangeness == judgement.anomaly_map
-    shown = cv2.imdecode(np.frombuffer(pictures.photo, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    changed = np.abs(shown.astype(int) - photo.pixels).max(axis=2)
+    # Reports keep the map as float16: a colour may be the next one.
+    drawn, served = pixels_of(pictures.strangeness), pixels_of(judgement.anomaly_map)
+    assert np.abs(drawn - served).max() < 24
+    assert np.abs(drawn - served).mean() < 0.5
+    shown = pixels_of(pictures.photo)
+    changed = np.abs(shown - photo.pixels).max(axis=2)
     # The outline runs around the mask and leaves the defect itself as it was.
     assert changed[96, 96:114].mean() > 3 * changed[102:108, 102:108].mean()
 

@@ -90,9 +90,9 @@ class Watch:
             self.rows["domain"] = len(fingerprints)
             return domain(fingerprints, is_defective)
 
-        def watched_temperature(margins, is_defective):
+        def watched_temperature(margins, is_defective, worth):
             self.rows["temperature"] = len(margins)
-            return temperature(margins, is_defective)
+            return temperature(margins, is_defective, worth)
 
         def watched_limits(qualities):
             self.qualities = list(qualities)
