@@ -232,7 +232,10 @@ class DefectScope:
         """
         folder = Path(bundle)
         manifest = json.loads((folder / "manifest.json").read_bytes())
-        for artifact in (manifest["backbone"], manifest["model"]):
+        for name in ("backbone", "model", "reference", "quantised"):
+            artifact = manifest[name]
+            if artifact is None:
+                continue
             path = f"/v1/artifacts/{artifact['sha256']}"
             try:
                 self._send("HEAD", path)
@@ -240,7 +243,7 @@ class DefectScope:
                 if error.status != 404:
                     raise
                 on_file(artifact["file"])
-                self._send("PUT", path, content=(folder / artifact["file"]).read_bytes())
+                self._send("PUT", path, content=_find(folder, artifact["file"]).read_bytes())
         product = manifest["product"]
         version: dict[str, Any] = self._send(
             "POST", f"/v1/products/{product}/versions", json=manifest
@@ -348,3 +351,9 @@ def _detail(answer: httpx.Response) -> tuple[str, str, str | None]:
         return body["code"], body["detail"], body.get("field")
     except (ValueError, KeyError, TypeError):
         return "unknown", answer.text[:200] or answer.reason_phrase, None
+
+
+def _find(bundle: Path, name: str) -> Path:
+    """A file of the bundle; the backbone may lie beside the folder, where bundles share it."""
+    inside = bundle / name
+    return inside if inside.exists() else bundle.resolve().parent / name

@@ -405,3 +405,4 @@ class ReadinessOut(BaseModel):
     status: Literal["ready", "degraded", "not_ready"]
     checks: dict[str, str] = Field(description="`ok`, or what is wrong, for each part.")
     workers: int = Field(description="Worker processes that reported lately.")
+    engines: list[str] = Field(description="What each of them judges with.")

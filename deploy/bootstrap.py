@@ -62,8 +62,8 @@ def _ensure_bottle(organisation: str) -> None:
         ):
             return
     for artifact, path in (
-        (manifest.model, folder / manifest.model.file),
         (manifest.backbone, BUNDLED / manifest.backbone.file),
+        *((artifact, folder / artifact.file) for artifact in manifest.own_files),
     ):
         key = artifact_key(artifact.sha256)
         if not storage().exists(key):

@@ -108,6 +108,10 @@ class Manifest(_Frozen):
     backbone: Artifact
     model: Artifact
     """Head, autoencoder and statistics of this product."""
+    reference: Artifact
+    """Photos of the product with what the reference engine says of them."""
+    quantised: Artifact | None = None
+    """The backbone in int8 for OpenVINO; None where its verdicts did not agree."""
     temperature: Annotated[float, Field(gt=0)]
     """Divides the head's logits before the softmax."""
     thresholds: Thresholds
@@ -124,6 +128,12 @@ class Manifest(_Frozen):
     """Out-of-fold figures of training, for instance `classifier_auroc`."""
     provenance: Text
     """In words: where the backbone's weights and the photos come from."""
+
+    @property
+    def own_files(self) -> tuple[Artifact, ...]:
+        """The files of this bundle alone: all but the backbone, which bundles share."""
+        quantised = () if self.quantised is None else (self.quantised,)
+        return (self.model, self.reference, *quantised)
 
     @property
     def digest(self) -> str:

@@ -83,7 +83,7 @@ def publish(
     """
     missing = [
         artifact.file
-        for artifact in (manifest.backbone, manifest.model)
+        for artifact in (manifest.backbone, *manifest.own_files)
         if not is_stored(artifact.sha256)
     ]
     if missing:

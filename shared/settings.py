@@ -68,7 +68,9 @@ class Settings(BaseSettings):
         30, ge=0, description="How long `/predict` waits for its verdict, seconds"
     )
 
-    batch_size: int = Field(16, ge=1, description="Most photos that one batch takes")
+    batch_size: int = Field(
+        0, ge=0, description="Most photos that one batch takes; 0 for what suits the engine"
+    )
     slots: int = Field(3, ge=1, description="Batches in flight in one worker process")
     lease_seconds: float = Field(30, gt=0, description="Lease of a claimed photo, seconds")
     max_attempts: int = Field(3, ge=1, description="Attempts before an inspection fails")
@@ -78,7 +80,11 @@ class Settings(BaseSettings):
     upkeep_seconds: float = Field(
         2, gt=0, description="Pause between rounds of sweeping and model refresh, seconds"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the models run")
+    engine: str = Field(
+        "auto",
+        description="`auto` for the fastest that agrees with the reference, or `cuda-bf16`, "
+        "`cuda-fp32`, `openvino-int8`, `openvino-bf16`, `openvino-fp32`, `torch-cpu`",
+    )
     model_cache: Path = Field(
         Path("~/.cache/defectscope").expanduser(),
         description="Folder where workers keep model files, by digest",

@@ -15,7 +15,9 @@ def report_alive(session: Session, *, worker: str, engine: str) -> None:
     session.execute(
         insert(Worker)
         .values(id=worker, engine=engine)
-        .on_conflict_do_update(index_elements=[Worker.id], set_={"seen_at": func.now()})
+        .on_conflict_do_update(
+            index_elements=[Worker.id], set_={"seen_at": func.now(), "engine": engine}
+        )
     )
 
 
@@ -27,12 +29,12 @@ def forget_dead(session: Session) -> None:
     session.execute(delete(Worker).where(Worker.seen_at < func.now() - PRESUMED_DEAD))
 
 
-def count_alive(session: Session) -> int:
-    return (
-        session.scalar(
-            select(func.count())
-            .select_from(Worker)
+def engines_alive(session: Session) -> list[str]:
+    """The engines of each living worker, as it names them; one entry a worker."""
+    return list(
+        session.scalars(
+            select(Worker.engine)
             .where(Worker.seen_at > func.now() - PRESUMED_DEAD)
+            .order_by(Worker.engine)
         )
-        or 0
     )

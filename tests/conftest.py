@@ -231,6 +231,11 @@ def build_manifest(product: str = "bottle", **changes: object) -> "Manifest":
                 "bytes": 1,
             },
             "model": {"file": "model.safetensors", "sha256": "sha256:" + "c" * 64, "bytes": 1},
+            "reference": {
+                "file": "reference.safetensors",
+                "sha256": "sha256:" + "a" * 64,
+                "bytes": 1,
+            },
             "temperature": 1.0,
             "thresholds": {
                 "defect_probability": 0.336,

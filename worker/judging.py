@@ -84,8 +84,6 @@ class Judging:
         self._leases = leases
         self._worker = worker
         self._stopping = threading.Event()
-        # The models take all cores; two batches at once would only delay both.
-        self._inference = threading.Lock()
         self._io = ThreadPoolExecutor(max_workers=8, thread_name_prefix="io")
 
     def stop(self) -> None:
@@ -99,7 +97,7 @@ class Judging:
                 with transaction() as session:
                     batch = inspections.claim(
                         session,
-                        limit=self._settings.batch_size,
+                        limit=self._settings.batch_size or self._models.batch_size,
                         lease=self._settings.lease,
                         worker=self._worker,
                     )
@@ -154,8 +152,8 @@ class Judging:
     def _infer(self, ready: Sequence[_Ready]) -> tuple[list[_Judged], list[_Setback]]:
         judged: list[_Judged] = []
         setbacks: list[_Setback] = []
-        # One pass for all products that share a backbone, which is nearly always all.
-        groups: dict[str, list[tuple[_Ready, LoadedModel]]] = {}
+        # One pass for all products that share an engine, which is nearly always all.
+        groups: dict[int, list[tuple[_Ready, LoadedModel]]] = {}
         for one in ready:
             try:
                 model = self._models.get(one.claimed.model_version_id)
@@ -164,25 +162,22 @@ class Judging:
             except Exception as error:
                 setbacks.append(_Setback(one.claimed, error, is_its_fault=True))
             else:
-                groups.setdefault(model.backbone_sha256, []).append((one, model))
-        for backbone, group in groups.items():
+                groups.setdefault(id(model.inspector.engine), []).append((one, model))
+        for group in groups.values():
             inspector = group[0][1].inspector
             photos = [one.photo for one, _ in group]
             try:
-                with self._inference:
-                    started = time.perf_counter()
-                    maps = inspector.features(photos)
-                    judgements = inspector.judge(
-                        photos, [model.product for _, model in group], maps
-                    )
-                    infer_ms = _ms(started, time.perf_counter())
-                    shadows = judge_in_shadow(
-                        self._models,
-                        photos,
-                        [one.claimed.shadow_version_id for one, _ in group],
-                        maps,
-                        backbone,
-                    )
+                started = time.perf_counter()
+                maps = inspector.features(photos)
+                judgements = inspector.judge(photos, [model.product for _, model in group], maps)
+                infer_ms = _ms(started, time.perf_counter())
+                shadows = judge_in_shadow(
+                    self._models,
+                    photos,
+                    [one.claimed.shadow_version_id for one, _ in group],
+                    maps,
+                    inspector.engine,
+                )
             except Exception as error:
                 log.exception("inference_failed", images=len(group))
                 setbacks += [_Setback(one.claimed, error, is_its_fault=True) for one, _ in group]

@@ -36,7 +36,7 @@ def main() -> None:
     models = Models(settings)
     _load(models)
     log.info(
-        "models_warm", engine=models.engine_name, seconds=round(time.perf_counter() - started, 1)
+        "models_warm", engines=models.engine_names, seconds=round(time.perf_counter() - started, 1)
     )
 
     ringer = Ringer()
@@ -57,7 +57,11 @@ def main() -> None:
         upkeep.start()
         # Photos may have waited longer than any bell lives.
         ringer.ring()
-        log.info("worker_ready", slots=settings.slots, batch_size=settings.batch_size)
+        log.info(
+            "worker_ready",
+            slots=settings.slots,
+            batch_size=settings.batch_size or models.batch_size,
+        )
 
     @worker_shutting_down.connect(weak=False)
     def stop(**_: object) -> None:

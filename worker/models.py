@@ -28,7 +28,7 @@ from shared.settings import Settings
 from shared.storage import artifact_key, storage
 from shared.tables import ModelVersion
 from worker.inspect.bundle import MANIFEST, ProductModel, load_bundle
-from worker.inspect.engines.torch_engine import TorchEngine
+from worker.inspect.engines.choice import Engines
 from worker.inspect.pipeline import Inspector
 
 log = structlog.stdlib.get_logger()
@@ -41,18 +41,14 @@ _MOST_LOADED = 64
 class LoadedModel:
     product: ProductModel
     inspector: Inspector
-    """Shared by all products on the same backbone."""
-
-    @property
-    def backbone_sha256(self) -> str:
-        return self.product.manifest.backbone.sha256
+    """Its engine is shared by all products that can share it."""
 
 
 class Models:
     """Safe to share between the slots of a worker."""
 
     def __init__(self, settings: Settings) -> None:
-        self._device = "" if settings.device == "auto" else settings.device
+        self._engines = Engines(settings.engine)
         self._cache = settings.model_cache
         # Two locks: photos of a loaded version must not wait while another one is fetched.
         self._loading = threading.Lock()
@@ -62,8 +58,20 @@ class Models:
         """Shadow versions that cannot be loaded, and the code of the error: they are not tried
         again while they stay shadows.
         """
-        self.engine_name = "none"
-        """What results will call the engine; `none` until a model is loaded."""
+
+    @property
+    def engine_names(self) -> list[str]:
+        """What results call the engines in use; empty until a model is loaded."""
+        with self._holding:
+            return sorted({loaded.inspector.engine.name for loaded in self._loaded.values()})
+
+    @property
+    def batch_size(self) -> int:
+        """The most that an engine in use wants at once; 1 until a model is loaded."""
+        with self._holding:
+            return max(
+                (one.inspector.engine.batch_size for one in self._loaded.values()), default=1
+            )
 
     def get(self, version_id: str) -> LoadedModel:
         """The model of this version, loaded now if need be.
@@ -148,28 +156,17 @@ class Models:
             shutil.rmtree(self._folder(manifest), ignore_errors=True)
             self._backbone(manifest).unlink(missing_ok=True)
             model = self._read(manifest)
-        inspector = self._inspector(model)
-        self.engine_name = inspector.engine.name
+        inspector = Inspector(self._engines.choose(model))
         log.info("model_loaded", product=manifest.product, version=version.version)
         return LoadedModel(model, inspector)
-
-    def _inspector(self, model: ProductModel) -> Inspector:
-        sha256 = model.manifest.backbone.sha256
-        with self._holding:
-            held = list(self._loaded.values())
-        for loaded in held:
-            if loaded.backbone_sha256 == sha256:
-                return loaded.inspector
-        inspector = Inspector(TorchEngine(model.backbone, sha256=sha256, device=self._device))
-        inspector.warm()
-        return inspector
 
     def _read(self, manifest: Manifest) -> ProductModel:
         folder, backbone = self._folder(manifest), self._backbone(manifest)
         if not backbone.exists():
             _fetch(manifest.backbone, backbone)
         if not (folder / MANIFEST).exists():
-            _fetch(manifest.model, folder / manifest.model.file)
+            for artifact in manifest.own_files:
+                _fetch(artifact, folder / artifact.file)
             # Last, so that a folder with a manifest is whole.
             _write(folder / MANIFEST, iter([manifest.to_json()]))
         return load_bundle(folder, backbone=backbone)

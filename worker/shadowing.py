@@ -10,6 +10,7 @@ from torch import Tensor
 
 from shared.errors import DefectScopeError
 from shared.shadows import ShadowJudgement
+from worker.inspect.engines.protocol import Engine
 from worker.inspect.preprocess import Photo
 from worker.models import Models
 
@@ -21,12 +22,12 @@ def judge_in_shadow(
     photos: Sequence[Photo],
     version_ids: Sequence[str | None],
     maps: Tensor,
-    backbone_sha256: str,
+    engine: Engine,
 ) -> list[ShadowJudgement | None]:
     """What the shadow version of each photo says of it; None for photos that have none.
 
-    maps (B, 1024, 8, 8): these photos on the backbone `backbone_sha256`. A shadow on the
-    same backbone needs no pass of its own. Raises nothing.
+    maps (B, 1024, 8, 8): what `engine` said of these photos. A shadow on the same engine needs
+    no pass of its own. Raises nothing.
     """
     by_version: dict[str, list[int]] = {}
     for index, version_id in enumerate(version_ids):
@@ -40,7 +41,7 @@ def judge_in_shadow(
                 version_id,
                 [photos[index] for index in indices],
                 maps[indices],
-                backbone_sha256,
+                engine,
             )
         except Exception as error:
             code = error.code if isinstance(error, DefectScopeError) else "inspection_error"
@@ -52,13 +53,13 @@ def judge_in_shadow(
 
 
 def _judge(
-    models: Models, version_id: str, photos: Sequence[Photo], maps: Tensor, backbone_sha256: str
+    models: Models, version_id: str, photos: Sequence[Photo], maps: Tensor, engine: Engine
 ) -> list[ShadowJudgement]:
     model = models.get_shadow(version_id)
     judgements = model.inspector.judge(
         photos,
         [model.product] * len(photos),
-        maps if model.backbone_sha256 == backbone_sha256 else None,
+        maps if model.inspector.engine is engine else None,
     )
     return [
         ShadowJudgement.judged(version_id, judgement.scores, judgement.outcome)

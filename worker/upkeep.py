@@ -59,7 +59,7 @@ class Upkeep:
     def round(self) -> None:
         """One round: say that we are alive, sweep if nobody else does, load new versions."""
         with transaction() as session:
-            report_alive(session, worker=self._worker, engine=self._models.engine_name)
+            report_alive(session, worker=self._worker, engine=", ".join(self._models.engine_names))
             is_ours = session.scalar(
                 text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _SWEEPER_LOCK}
             )

@@ -11,7 +11,7 @@ from shared.db import check_database, transaction
 from shared.errors import DefectScopeError
 from shared.queue import check_queue
 from shared.storage import storage
-from shared.workers import count_alive
+from shared.workers import engines_alive
 
 router = APIRouter(tags=["operations"])
 
@@ -34,15 +34,16 @@ def readyz(response: Response) -> ReadinessOut:
         "storage": _check(storage().check),
         "queue": _check(check_queue),
     }
-    workers = 0
+    engines: list[str] = []
     if checks["database"] == "ok":
         with transaction() as session:
-            workers = count_alive(session)
+            engines = engines_alive(session)
     if checks["database"] != "ok" or checks["storage"] != "ok":
         response.status_code = 503
-        return ReadinessOut(status="not_ready", checks=checks, workers=workers)
-    is_whole = checks["queue"] == "ok" and workers > 0
-    return ReadinessOut(status="ready" if is_whole else "degraded", checks=checks, workers=workers)
+        status = "not_ready"
+    else:
+        status = "ready" if checks["queue"] == "ok" and engines else "degraded"
+    return ReadinessOut(status=status, checks=checks, workers=len(engines), engines=engines)
 
 
 def _check(check: Callable[[], None]) -> str:

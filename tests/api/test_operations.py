@@ -12,8 +12,8 @@ def test_the_process_answers(app):
 def test_ready_means_that_photos_are_accepted_and_judged(app):
     assert app.get("/readyz").json()["status"] == "degraded"
     with transaction() as session:
-        report_alive(session, worker="worker:a", engine="torch-cpu")
-        report_alive(session, worker="worker:a", engine="torch-cpu")
+        report_alive(session, worker="worker:a", engine="")
+        report_alive(session, worker="worker:a", engine="openvino-bf16")
 
     answer = app.get("/readyz")
 
@@ -22,6 +22,7 @@ def test_ready_means_that_photos_are_accepted_and_judged(app):
         "status": "ready",
         "checks": {"database": "ok", "storage": "ok", "queue": "ok"},
         "workers": 1,
+        "engines": ["openvino-bf16"],
     }
 
 

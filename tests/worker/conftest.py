@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from shared.manifest import Augmentation, DataCard, Limits, Manifest, QualityLimits, Thresholds
 from worker.inspect import preprocess
 from worker.inspect.autoencoder import Autoencoder, ResidualStats
-from worker.inspect.backbone import build_backbone, save_backbone
+from worker.inspect.backbone import build_backbone, digest_of, save_backbone
 from worker.inspect.bundle import MODEL, Parts, artifact_of, rounded, write_bundle, write_parts
 from worker.inspect.domain import Domain
+from worker.inspect.engines.torch_engine import TorchEngine
 from worker.inspect.head import Head
 from worker.inspect.preprocess import Photo, measure_quality
+from worker.inspect.reference import REFERENCE, write_reference
+from worker.train.reference import make_reference
 
 # Torch's threads wait by spinning: beside other work on the same cores, two take many times as
 # long as one.
@@ -44,19 +48,26 @@ class BundleWriter:
     """Writes bundles of random models, each seed another model."""
 
     backbone: Path
+    pixels: NDArray[np.uint8]
+    maps: torch.Tensor
+    """Of those pixels."""
 
     def __call__(self, folder: Path, *, seed: int = 0, product: str = "bottle") -> Manifest:
         with tempfile.TemporaryDirectory() as scratch:
-            model = Path(scratch) / MODEL
-            write_parts(make_parts(seed), model)
-            manifest = make_manifest(self.backbone, model, product=product)
-            write_bundle(folder, manifest, model=model, backbone=self.backbone)
+            model, reference = Path(scratch) / MODEL, Path(scratch) / REFERENCE
+            parts = make_parts(seed)
+            write_parts(parts, model)
+            write_reference(make_reference(self.pixels, self.maps, parts, TEMPERATURE), reference)
+            manifest = make_manifest(self.backbone, model, reference, product=product)
+            write_bundle(folder, manifest, files=[model, reference], backbone=self.backbone)
         return manifest
 
 
 @pytest.fixture(scope="session")
-def write_test_bundle(backbone_file: Path) -> BundleWriter:
-    return BundleWriter(backbone_file)
+def write_test_bundle(backbone_file: Path, photos: list[Photo]) -> BundleWriter:
+    pixels = np.stack([photo.pixels for photo in photos[:3]])
+    engine = TorchEngine(backbone_file, sha256=digest_of(backbone_file))
+    return BundleWriter(backbone_file, pixels, engine.features(pixels))
 
 
 def make_parts(seed: int) -> Parts:
@@ -80,7 +91,10 @@ def make_parts(seed: int) -> Parts:
     )
 
 
-def make_manifest(backbone: Path, model: Path, *, product: str) -> Manifest:
+TEMPERATURE = 1.5
+
+
+def make_manifest(backbone: Path, model: Path, reference: Path, *, product: str) -> Manifest:
     digest = "sha256:" + "0" * 64
     return Manifest(
         product=product,
@@ -89,7 +103,8 @@ def make_manifest(backbone: Path, model: Path, *, product: str) -> Manifest:
         seed=0,
         backbone=artifact_of(backbone),
         model=artifact_of(model),
-        temperature=1.5,
+        reference=artifact_of(reference),
+        temperature=TEMPERATURE,
         thresholds=Thresholds(
             defect_probability=0.4,
             near_threshold_low=0.3,

@@ -58,6 +58,8 @@ class StandIn:
 
 
 class StandInModels:
+    batch_size = 8
+
     def __init__(self, inspector):
         self.inspector = inspector
         self.error = None
@@ -65,7 +67,7 @@ class StandInModels:
     def get(self, version_id):
         if self.error:
             raise self.error
-        return SimpleNamespace(product=version_id, inspector=self.inspector, backbone_sha256="b")
+        return SimpleNamespace(product=version_id, inspector=self.inspector)
 
 
 @pytest.fixture
@@ -132,12 +134,12 @@ def test_queued_photos_form_one_batch(db, judging, inspector, submit):
 
 
 def test_a_batch_takes_no_more_than_the_setting(judging, inspector, submit):
-    for _ in range(get_settings().batch_size + 3):
+    for _ in range(StandInModels.batch_size + 3):
         submit()
 
     judging.drain()
 
-    assert inspector.batches == [get_settings().batch_size, 3]
+    assert inspector.batches == [8, 3]
 
 
 def test_an_unreadable_photo_fails_at_once_and_its_neighbours_do_not(db, judging, submit):
@@ -282,13 +284,13 @@ def test_a_commit_whose_answer_was_lost_keeps_the_maps(db, judging, submit, monk
 
 
 def test_stopping_finishes_the_batch_and_takes_no_other(db, judging, inspector, submit):
-    ids = [submit() for _ in range(get_settings().batch_size + 1)]
+    ids = [submit() for _ in range(StandInModels.batch_size + 1)]
     inspector.before = judging.stop
 
     judging.drain()
 
     statuses = [row(db, id_).status for id_ in ids]
-    assert statuses == [Status.SUCCEEDED] * get_settings().batch_size + [Status.QUEUED]
+    assert statuses == [Status.SUCCEEDED] * StandInModels.batch_size + [Status.QUEUED]
 
 
 def test_a_hung_batch_ends_the_process(services):

@@ -16,7 +16,7 @@ from shared.settings import get_settings
 from shared.storage import artifact_key, storage
 from shared.tables import Inspection, ModelVersion, Organisation, ShadowResult, Status
 from worker.inspect.backbone import build_backbone, save_backbone
-from worker.inspect.engines.torch_engine import TorchEngine
+from worker.inspect.engines.openvino_engine import OpenVinoEngine
 from worker.inspect.pipeline import Inspector
 from worker.judging import Judging
 from worker.leases import Leases
@@ -35,13 +35,13 @@ class Passes:
 
 @pytest.fixture
 def passes(monkeypatch):
-    passes, features = Passes(), TorchEngine.features
+    passes, features = Passes(), OpenVinoEngine.features
 
     def count(engine, photos):
         passes.sizes.append(len(photos))
         return features(engine, photos)
 
-    monkeypatch.setattr(TorchEngine, "features", count)
+    monkeypatch.setattr(OpenVinoEngine, "features", count)
     return passes
 
 
@@ -54,7 +54,7 @@ def publish(services, tmp_path, write_test_bundle):
     def publish(product="bottle", *, seed, writer=write_test_bundle):
         folder = tmp_path / f"{product}-{seed}"
         manifest = writer(folder, seed=seed, product=product)
-        for artifact in (manifest.model, manifest.backbone):
+        for artifact in (manifest.backbone, *manifest.own_files):
             with (folder / artifact.file).open("rb") as file:
                 storage().put(artifact_key(artifact.sha256), file, "application/octet-stream")
         with transaction() as session:
@@ -87,7 +87,11 @@ def start_shadow(version, product="bottle"):
 
 @pytest.fixture
 def models(services, tmp_path):
-    return Models(get_settings().model_copy(update={"model_cache": tmp_path / "cache"}))
+    return Models(
+        get_settings().model_copy(
+            update={"model_cache": tmp_path / "cache", "engine": "openvino-fp32"}
+        )
+    )
 
 
 @pytest.fixture
@@ -215,9 +219,9 @@ def test_a_shadow_on_another_backbone_takes_a_pass_of_its_own(
     start_shadow(shadow)
     models.refresh()
     models.refresh_shadows()
-    assert models.get(shadow.id).backbone_sha256 not in {
-        loaded.backbone_sha256 for id_, loaded in models._loaded.items() if id_ != shadow.id
-    }
+    assert models.get(shadow.id).inspector.engine not in [
+        loaded.inspector.engine for id_, loaded in models._loaded.items() if id_ != shadow.id
+    ]
     passes.sizes.clear()
     ids = [submit(seed) for seed in range(3)]
 
@@ -396,11 +400,13 @@ def test_one_shadow_that_fails_leaves_the_other_alone(photos):
             if version_id != "known":
                 raise NotFound("unknown")
             said = SimpleNamespace(scores=SimpleNamespace(are_finite=True), outcome=None)
-            inspector = SimpleNamespace(judge=lambda photos, *_: [said] * len(photos))
-            return SimpleNamespace(product=None, inspector=inspector, backbone_sha256="b")
+            inspector = SimpleNamespace(
+                engine="engine", judge=lambda photos, *_: [said] * len(photos)
+            )
+            return SimpleNamespace(product=None, inspector=inspector)
 
     said = judge_in_shadow(
-        OneKnown(), photos[:4], ["known", None, "lost", "known"], np.zeros((4, 1)), "b"
+        OneKnown(), photos[:4], ["known", None, "lost", "known"], np.zeros((4, 1)), "engine"
     )
 
     assert [one and (one.model_version_id, one.error_code) for one in said] == [

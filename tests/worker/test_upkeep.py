@@ -8,7 +8,7 @@ from shared import inspections
 from shared.db import engine, transaction
 from shared.settings import get_settings
 from shared.tables import Inspection, Status, Worker
-from shared.workers import count_alive, forget_dead
+from shared.workers import engines_alive, forget_dead
 from worker.upkeep import _SWEEPER_LOCK, Upkeep
 
 
@@ -33,7 +33,7 @@ def refreshed():
 @pytest.fixture
 def upkeep(services, bell, refreshed):
     models = SimpleNamespace(
-        engine_name="stand-in",
+        engine_names=["stand-in"],
         refresh=lambda: refreshed.append("active"),
         refresh_shadows=lambda: refreshed.append("shadows"),
     )
@@ -84,19 +84,19 @@ def test_every_round_says_that_the_worker_is_alive_and_looks_for_new_models(db, 
     upkeep.round()
 
     assert [worker.id for worker in db.scalars(select(Worker))] == ["worker:test"]
-    assert count_alive(db) == 1
+    assert engines_alive(db) == ["stand-in"]
     assert refreshed == ["active", "shadows"] * 2
 
 
 def test_a_worker_that_stops_says_so_and_one_that_died_is_forgotten(db, upkeep):
     upkeep.start()
     upkeep.stop()
-    assert count_alive(db) == 0
+    assert engines_alive(db) == []
 
     upkeep.round()
     with transaction() as session:
         session.execute(text("UPDATE workers SET seen_at = now() - interval '1 minute'"))
     with transaction() as session:
-        assert count_alive(session) == 0
+        assert engines_alive(session) == []
         forget_dead(session)
     assert db.scalars(select(Worker)).all() == []

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worker.inspect.preprocess import to_autoencoder_input
+
 CODE_CHANNELS = 4
 """The bottleneck is 8 x 8 x 4 numbers for 256 x 256 x 3: nothing is copied through."""
 SMOOTHING_PX = 11
@@ -108,3 +110,15 @@ def anomaly_map(deviations: Tensor, good: ResidualStats) -> Tensor:
 def anomaly_score(anomaly_maps: Tensor) -> Tensor:
     """The strangest pixel of each photo: (B, H, W) to (B,)."""
     return anomaly_maps.amax(dim=(1, 2))
+
+
+def second_opinion(
+    photos: Tensor, autoencoder: Autoencoder, good: ResidualStats
+) -> tuple[Tensor, Tensor]:
+    """MSE and anomaly map of each photo: (B, 256, 256, 3) RGB, 0 to 255, to (B,) and (B, 256, 256).
+
+    Photos, autoencoder and statistics are on one device.
+    """
+    inputs = to_autoencoder_input(photos)
+    residuals = residual(inputs, autoencoder(inputs))
+    return residuals.mean(dim=(1, 2)), anomaly_map(deviation(residuals), good)

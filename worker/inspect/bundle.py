@@ -6,9 +6,11 @@ digest has been checked.
 
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -37,16 +39,40 @@ class Parts:
     good_residuals: ResidualStats
     domain: Domain
 
+    def to(self, device: torch.device) -> "Parts":
+        """A copy on this device."""
+
+        def moved(value: _Tensors) -> _Tensors:
+            return replace(
+                value, **{f.name: getattr(value, f.name).to(device) for f in fields(value)}
+            )
+
+        return Parts(
+            moved(self.head),
+            deepcopy(self.autoencoder).to(device),
+            moved(self.good_residuals),
+            moved(self.domain),
+        )
+
+
+_Tensors = TypeVar("_Tensors", Head, ResidualStats, Domain)
+
 
 @dataclass(frozen=True)
 class ProductModel:
-    """A bundle in memory, ready to judge with an engine that holds its backbone."""
+    """A bundle in memory, ready to judge with an engine that holds its backbone.
+
+    The digests of all files are checked.
+    """
 
     manifest: Manifest
     digest: str
     parts: Parts
     backbone: Path
-    """The backbone's file, digest checked."""
+    reference: Path
+    """See `reference.py`."""
+    quantised: Path | None
+    """The backbone in int8, see `quantised.py`; None where that did not agree."""
 
 
 def load_bundle(folder: Path, *, backbone: Path | None = None) -> ProductModel:
@@ -66,9 +92,16 @@ def load_bundle(folder: Path, *, backbone: Path | None = None) -> ProductModel:
         )
     backbone = backbone or find_backbone(folder, manifest)
     verify(backbone, manifest.backbone.sha256)
-    model = folder / manifest.model.file
-    verify(model, manifest.model.sha256)
-    return ProductModel(manifest, manifest.digest, _read_parts(model), backbone)
+    for artifact in manifest.own_files:
+        verify(folder / artifact.file, artifact.sha256)
+    return ProductModel(
+        manifest,
+        manifest.digest,
+        _read_parts(folder / manifest.model.file),
+        backbone,
+        folder / manifest.reference.file,
+        folder / manifest.quantised.file if manifest.quantised else None,
+    )
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -122,9 +155,9 @@ def check_replaceable(folder: Path) -> None:
 
 
 def write_bundle(
-    folder: Path, manifest: Manifest, *, model: Path, backbone: Path | None = None
+    folder: Path, manifest: Manifest, *, files: Iterable[Path], backbone: Path | None = None
 ) -> None:
-    """Put a bundle together from finished files, whole or not at all.
+    """Put a bundle together from finished files of the manifest's names, whole or not at all.
 
     Without `backbone`, its file is expected beside the folder. A bundle that is
     there already is replaced; a folder that is anything else raises Conflict.
@@ -134,7 +167,8 @@ def write_bundle(
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         temporary.chmod(0o755)
-        shutil.copyfile(model, temporary / manifest.model.file)
+        for file in files:
+            shutil.copyfile(file, temporary / file.name)
         if backbone is not None:
             shutil.copyfile(backbone, temporary / manifest.backbone.file)
         (temporary / MANIFEST).write_bytes(manifest.to_json())

@@ -1,37 +1,62 @@
 """The pipeline over files on disk, without a service: `predict` and `evaluate`."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from shared.errors import DefectScopeError, UnreadableImage
 from worker.inspect.bundle import ProductModel, load_bundle
-from worker.inspect.engines.torch_engine import TorchEngine
+from worker.inspect.engines.choice import AUTO, Engines
 from worker.inspect.pipeline import Inspector, Judgement
 from worker.inspect.preprocess import Photo, prepare
 
-_BATCH = 8
+_AT_ONCE = 3
+"""Batches in flight: while one is decoded, the next is judged and the maps of a third drawn."""
+
+Judged = tuple[Path, Judgement | DefectScopeError]
 
 
-def open_bundle(folder: Path) -> tuple[Inspector, ProductModel]:
-    """A bundle and an inspector that can judge with it. Raises DamagedBundle."""
+def open_bundle(folder: Path, *, engine: str = AUTO) -> tuple[Inspector, ProductModel]:
+    """A bundle and an inspector that judges with it as a worker would.
+
+    Raises DamagedBundle, and InvalidInput for an engine that cannot run here.
+    """
     model = load_bundle(folder)
-    engine = TorchEngine(model.backbone, sha256=model.manifest.backbone.sha256)
-    return Inspector(engine), model
+    return Inspector(Engines(engine).choose(model)), model
 
 
 def judge_files(
-    inspector: Inspector, model: ProductModel, paths: Sequence[Path]
-) -> Iterator[tuple[Path, Judgement | DefectScopeError]]:
-    """Judge files in the order given; what cannot be judged comes with the reason."""
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        for first in range(0, len(paths), _BATCH):
-            batch = paths[first : first + _BATCH]
-            prepared = list(pool.map(_prepare, batch))
-            photos = [photo for photo in prepared if isinstance(photo, Photo)]
-            judgements = iter(inspector.judge(photos, [model] * len(photos)))
-            for path, photo in zip(batch, prepared, strict=True):
-                yield path, next(judgements) if isinstance(photo, Photo) else photo
+    inspector: Inspector, model: ProductModel, paths: Sequence[Path], *, draw: bool = False
+) -> Iterator[Judged]:
+    """Judge files in the order given; what cannot be judged comes with the reason.
+
+    `draw`: draw the maps meanwhile, for callers who are going to ask for them.
+    """
+
+    def judge(batch: Sequence[Path]) -> list[Judged]:
+        prepared = [_prepare(path) for path in batch]
+        photos = [photo for photo in prepared if isinstance(photo, Photo)]
+        judgements = inspector.judge(photos, [model] * len(photos))
+        if draw:
+            for judgement in judgements:
+                _ = judgement.overlay, judgement.anomaly_map
+        judged = iter(judgements)
+        return [
+            (path, next(judged) if isinstance(photo, Photo) else photo)
+            for path, photo in zip(batch, prepared, strict=True)
+        ]
+
+    size = inspector.engine.batch_size
+    batches = (paths[first : first + size] for first in range(0, len(paths), size))
+    with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+        running: deque[Future[list[Judged]]] = deque()
+        for batch in batches:
+            running.append(pool.submit(judge, batch))
+            if len(running) > _AT_ONCE:
+                yield from running.popleft().result()
+        for future in running:
+            yield from future.result()
 
 
 def _prepare(path: Path) -> Photo | DefectScopeError:

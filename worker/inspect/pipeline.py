@@ -16,14 +16,14 @@ from torch import Tensor
 from shared.errors import InvalidInput
 from shared.manifest import Limits
 from shared.verdicts import Outcome, Scores, decide
-from worker.inspect.autoencoder import anomaly_map, anomaly_score, deviation, residual
+from worker.inspect.autoencoder import anomaly_score
 from worker.inspect.backbone import pool
 from worker.inspect.bundle import ProductModel
 from worker.inspect.engines.protocol import Engine
 from worker.inspect.gradcam import gradcam
 from worker.inspect.head import defect_probability
 from worker.inspect.overlay import draw_overlay, scale
-from worker.inspect.preprocess import SIDE, Photo, quality_reasons, to_autoencoder_input
+from worker.inspect.preprocess import Photo, quality_reasons
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Readings:
-    """The raw numbers of a batch of one product, before thresholds and scales."""
+    """The raw numbers of a batch of one product, on the CPU, before thresholds and scales."""
 
     defect_probabilities: Tensor  # (B,)
     attention: Tensor  # (B, 8, 8), raw Grad-CAM
@@ -69,14 +69,10 @@ class Readings:
 
 
 class Inspector:
-    """Judges photos with one engine; safe to share, but one batch at a time is fastest."""
+    """Judges photos with one engine; safe to share between threads."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-
-    def warm(self) -> None:
-        """Judge nothing once, so that the first real photo does not wait for set-up."""
-        self.engine.features(np.zeros((1, SIDE, SIDE, 3), np.uint8))
 
     def features(self, photos: Sequence[Photo]) -> Tensor:
         """The backbone pass alone, for photos that several models of one backbone judge.
@@ -116,34 +112,32 @@ class Inspector:
         judgements: dict[int, Judgement] = {}
         for indices in by_model.values():
             model = models[indices[0]]
-            readings = read(pixels[indices], maps[indices], model)
+            readings = self.read(pixels[indices], maps[indices], model)
             for row, index in enumerate(indices):
                 judgements[index] = _judge_one(photos[index], readings, row, model)
         return [judgements[index] for index in range(len(photos))]
 
+    @torch.inference_mode()
+    def read(self, pixels: NDArray[np.uint8], maps: Tensor, model: ProductModel) -> Readings:
+        """Everything that the models say of a batch of one product.
+
+        pixels (B, 256, 256, 3) RGB; maps (B, 1024, 8, 8) after norm5, as `features` gave them.
+        """
+        parts = self.engine.parts_of(model)
+        anomalies = self.engine.anomalies(pixels, model)
+        fingerprints = pool(maps)
+        return Readings(
+            defect_probability(parts.head.logits(fingerprints), model.manifest.temperature).cpu(),
+            gradcam(maps, fingerprints, parts.head).cpu(),
+            parts.domain.distance(fingerprints).cpu(),
+            anomalies.mses.cpu(),
+            anomalies.maps.cpu(),
+            anomaly_score(anomalies.maps).cpu(),
+        )
+
 
 def _stack(photos: Sequence[Photo]) -> NDArray[np.uint8]:
     return np.stack([photo.pixels for photo in photos])  # (B, 256, 256, 3)
-
-
-def read(pixels: NDArray[np.uint8], maps: Tensor, model: ProductModel) -> Readings:
-    """Everything that the models say of a batch of one product.
-
-    pixels (B, 256, 256, 3) RGB; maps (B, 1024, 8, 8) after norm5.
-    """
-    parts = model.parts
-    fingerprints = pool(maps)
-    inputs = to_autoencoder_input(pixels)
-    residuals = residual(inputs, parts.autoencoder(inputs))
-    strangeness = anomaly_map(deviation(residuals), parts.good_residuals)
-    return Readings(
-        defect_probability(parts.head.logits(fingerprints), model.manifest.temperature),
-        gradcam(maps, fingerprints, parts.head),
-        parts.domain.distance(fingerprints),
-        residuals.mean(dim=(1, 2)),
-        strangeness,
-        anomaly_score(strangeness),
-    )
 
 
 def _judge_one(photo: Photo, readings: Readings, row: int, model: ProductModel) -> Judgement:

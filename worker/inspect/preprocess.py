@@ -21,8 +21,8 @@ VERSION = "1"
 SIDE = 256
 """Pixels of the square that the models see."""
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def to_classifier_input(rgb_batch: NDArray[np.uint8] | torch.Tensor) -> torch.Te
     Returns (B, 3, 256, 256) float32 on the same device.
     """
     unit = to_autoencoder_input(rgb_batch)
-    mean = torch.tensor(_IMAGENET_MEAN, device=unit.device).view(1, 3, 1, 1)
-    std = torch.tensor(_IMAGENET_STD, device=unit.device).view(1, 3, 1, 1)
+    mean = torch.tensor(IMAGENET_MEAN, device=unit.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=unit.device).view(1, 3, 1, 1)
     return unit.sub_(mean).div_(std)
 
 

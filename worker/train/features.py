@@ -67,7 +67,7 @@ def cache_features(
         found: list[Tensor] = []
         steps = -(-count // _PHOTOS_PER_PASS)
         for step, batch in enumerate(pictures, start=1):
-            found.append(engine.features(batch))
+            found.append(engine.features(batch).cpu())
             progress("backbone", (number * steps + step) * 100 // (passes * steps), 100)
         return found
 

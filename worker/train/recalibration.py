@@ -29,21 +29,27 @@ from worker.inspect.backbone import pool
 from worker.inspect.bundle import (
     MODEL,
     Parts,
+    ProductModel,
     artifact_of,
     check_replaceable,
+    load_bundle,
     write_bundle,
     write_parts,
 )
 from worker.inspect.domain import Domain
-from worker.inspect.files import open_bundle
+from worker.inspect.engines.choice import exact_engine
+from worker.inspect.engines.protocol import Engine
 from worker.inspect.head import DEFECTIVE, Head
 from worker.inspect.preprocess import Photo, prepare
+from worker.inspect.reference import REFERENCE, Reference, read_reference, write_reference
 from worker.train import calibration
 from worker.train.autoencoder import residual_stats, residuals_of
 from worker.train.dataset import SUFFIXES
 from worker.train.decision import ANOMALY_DEVIATIONS
 from worker.train.duplicates import near_duplicates_within
 from worker.train.progress import Progress, silent
+from worker.train.reference import PHOTOS as REFERENCE_PHOTOS
+from worker.train.reference import make_reference
 
 MIN_PHOTOS = 10
 WORTH_OF_TRAINING = 20
@@ -65,15 +71,17 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
     """
     out = out.resolve()
     check_replaceable(out)
-    inspector, model = open_bundle(bundle)
+    model = load_bundle(bundle)
+    engine = exact_engine(model.backbone, sha256=model.manifest.backbone.sha256)
     files, read = _read(photos, progress)
     pixels = np.stack([photo.pixels for photo in read])
     fold_of = _draw_folds(pixels)
     found: list[Tensor] = []
     for first in range(0, len(pixels), _PHOTOS_PER_PASS):
-        found.append(pool(inspector.engine.features(pixels[first : first + _PHOTOS_PER_PASS])))
+        found.append(engine.features(pixels[first : first + _PHOTOS_PER_PASS]).cpu())
         progress("backbone", min(first + _PHOTOS_PER_PASS, len(pixels)), len(pixels))
-    fingerprints = torch.cat(found)
+    maps = torch.cat(found)
+    fingerprints = pool(maps)
     deviations = deviation(residuals_of(model.parts.autoencoder, pixels))
 
     readings = _read_out_of_fold(model.parts, fingerprints, deviations, fold_of)
@@ -81,13 +89,16 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
     thresholds = _thresholds(manifest, readings)
     digests = {"sha256:" + hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / MODEL
-        write_parts(_adapt(model.parts, fingerprints, deviations), file)
+        file, reference = Path(scratch) / MODEL, Path(scratch) / REFERENCE
+        parts = _adapt(model.parts, fingerprints, deviations)
+        write_parts(parts, file)
+        write_reference(_reference(model, engine, parts, pixels, maps), reference)
         adapted = Manifest.model_validate(
             manifest.model_dump()
             | {
                 "created_at": datetime.now(UTC),
                 "model": artifact_of(file),
+                "reference": artifact_of(reference),
                 "thresholds": thresholds,
                 "limits": Limits(
                     gradcam_high=manifest.limits.gradcam_high,
@@ -104,8 +115,32 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
             }
         )
         is_beside = (out.parent / model.backbone.name).is_file()
-        write_bundle(out, adapted, model=file, backbone=None if is_beside else model.backbone)
+        write_bundle(
+            out,
+            adapted,
+            files=[file, reference, *([model.quantised] if model.quantised else [])],
+            backbone=None if is_beside else model.backbone,
+        )
     return adapted
+
+
+def _reference(
+    model: ProductModel, engine: Engine, parts: Parts, pixels: NDArray[np.uint8], maps: Tensor
+) -> Reference:
+    """Half from the new camera, half what the bundle had: those show defects."""
+    known = read_reference(model.reference).pixels
+    kept = known[_evenly(len(known))]
+    new = _evenly(len(pixels))
+    return make_reference(
+        np.concatenate([pixels[new], kept]),
+        torch.cat([maps[torch.from_numpy(new)], engine.features(kept).cpu()]),
+        parts,
+        model.manifest.temperature,
+    )
+
+
+def _evenly(count: int) -> NDArray[np.int64]:
+    return np.linspace(0, count - 1, min(count, REFERENCE_PHOTOS // 2)).astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from worker.inspect.bundle import (
     write_bundle,
     write_parts,
 )
-from worker.inspect.engines.torch_engine import TorchEngine
+from worker.inspect.engines.choice import exact_engine
+from worker.inspect.reference import REFERENCE, Reference, write_reference
 from worker.train import autoencoder
 from worker.train.autoencoder import residual_stats, staged_autoencoder
 from worker.train.calibration import Policy
@@ -52,6 +53,8 @@ from worker.train.judged import JudgedPhoto, row
 from worker.train.localisation import read_masks
 from worker.train.metrics import measure, out_of_fold
 from worker.train.progress import Progress, silent
+from worker.train.quantisation import quantise
+from worker.train.reference import choose_reference, make_reference
 from worker.train.report import Pictures, PictureSource, draw_pictures, write_report
 from worker.train.sources import BackboneFile, obtain_backbone
 from worker.train.stages import Stages, exclusively
@@ -120,7 +123,7 @@ def train(
                 "sizes": [COPIES, SYNTHETIC, autoencoder.STEPS],
             },
         )
-        engine = TorchEngine(source.path, sha256=source.sha256)
+        engine = exact_engine(source.path, sha256=source.sha256)
         features = cache_features(
             photos,
             engine,
@@ -144,9 +147,10 @@ def train(
             read_autoencoder(photos, fold_of, seed=seed, stages=stages, progress=progress),
         )
         parts = _fit(features, readings, copies, seed, stages, progress)
-        model = scratch / MODEL
-        write_parts(parts, model)
         decider = fit_decider(readings, everything, chosen_policy)
+        model, reference = scratch / MODEL, scratch / REFERENCE
+        write_parts(parts, model)
+        write_reference(_reference(features, readings, parts, decider.temperature), reference)
         # For the figures even that choice is made without the fold that it is made for.
         fair = replace(readings, classifier=_chosen_by_others(trials, features, fold_of))
         judged = judge_out_of_fold(fair, policy=chosen_policy, data=data, masks=masks)
@@ -158,6 +162,7 @@ def train(
             seed=seed,
             backbone=artifact_of(source.path),
             model=artifact_of(model),
+            reference=artifact_of(reference),
             temperature=decider.temperature,
             thresholds=decider.thresholds,
             policy=policy,
@@ -169,8 +174,23 @@ def train(
             metrics=_metrics(measured, fair),
             provenance=_provenance(source, photos, photos_are, copies),
         )
+        progress("quantising", 0, 1)
+        good = [photo.photo.pixels for photo in photos if not photo.is_defective]
+        manifest, agreement = quantise(good, manifest, parts, backbone=source.path, folder=scratch)
+        if not agreement.is_good:
+            warn(
+                f"The backbone in int8 does not agree with fp32 (a probability differs by "
+                f"{agreement.difference:.3f}, {agreement.flips} of the reference photos change "
+                "sides), so the bundle comes without it."
+            )
+        progress("quantising", 1, 1)
         is_beside = (out.parent / source.path.name).is_file()
-        write_bundle(out, manifest, model=model, backbone=None if is_beside else source.path)
+        write_bundle(
+            out,
+            manifest,
+            files=[scratch / artifact.file for artifact in manifest.own_files],
+            backbone=None if is_beside else source.path,
+        )
         if report is not None:
             pictures = _picture_source(readings, judged)
             write_report(_document(manifest, measured, judged), report, pictures)
@@ -256,6 +276,14 @@ def _fit(
         good_residuals=residual_stats(readings.autoencoder.deviations[is_good]),
         domain=fit_domain(features.fingerprints[:, 0], features.is_defective),
     )
+
+
+def _reference(
+    features: CachedFeatures, readings: Readings, parts: Parts, temperature: float
+) -> Reference:
+    rows = choose_reference(readings.classifier.margins, readings.is_defective)
+    pixels = np.stack([readings.photos[row].photo.pixels for row in rows])
+    return make_reference(pixels, features.maps[torch.from_numpy(rows)], parts, temperature)
 
 
 def _metrics(measured: Mapping[str, Any], readings: Readings) -> dict[str, float]:

@@ -7,6 +7,7 @@ import torch
 
 from shared.errors import InvalidInput
 from shared.verdicts import Disposition, QualityReason, ReviewReason, Verdict
+from worker.inspect.backbone import digest_of
 from worker.inspect.bundle import load_bundle
 from worker.inspect.engines.torch_engine import TorchEngine
 from worker.inspect.overlay import draw_overlay
@@ -38,9 +39,7 @@ class CountingEngine(TorchEngine):
 
 @pytest.fixture(scope="module")
 def inspector(backbone_file):
-    inspector = Inspector(CountingEngine(backbone_file, device="cpu"))
-    inspector.warm()
-    return inspector
+    return Inspector(CountingEngine(backbone_file, sha256=digest_of(backbone_file)))
 
 
 def numbers(judgement):

@@ -1,5 +1,6 @@
-"""The backbone in plain PyTorch: the reference that every other engine is held against."""
+"""The networks in plain PyTorch, fp32: the reference that every other engine is held against."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worker.inspect.backbone import digest_of, load_backbone
+from worker.inspect.autoencoder import second_opinion
+from worker.inspect.backbone import load_backbone
+from worker.inspect.bundle import Parts, ProductModel
+from worker.inspect.engines.protocol import Anomalies
 from worker.inspect.preprocess import to_classifier_input
 
 _PHOTOS_PER_PASS = 32
@@ -15,25 +19,42 @@ _PHOTOS_PER_PASS = 32
 
 
 class TorchEngine:
-    """DenseNet-121 in fp32 on the GPU where there is one, else on the CPU."""
+    """DenseNet-121 and autoencoders in eager mode on the CPU."""
 
-    def __init__(self, backbone_file: Path, *, sha256: str | None = None, device: str = "") -> None:
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        backbone = load_backbone(backbone_file, sha256=sha256).to(self._device)
-        for weight in backbone.parameters():
+    name = "torch-cpu"
+    device = torch.device("cpu")
+    batch_size = 16
+
+    def __init__(self, backbone_file: Path, *, sha256: str) -> None:
+        self.backbone_sha256 = sha256
+        self._backbone = load_backbone(backbone_file, sha256=sha256)
+        for weight in self._backbone.parameters():
             if weight.ndim == 4:
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-        self._backbone = backbone
-        self.backbone_sha256 = sha256 or digest_of(backbone_file)
-        self.name = f"torch-{self._device.type}"
+        # Torch takes all cores for one batch; two at once would only delay both.
+        self._alone = threading.Lock()
+
+    def parts_of(self, model: ProductModel) -> Parts:
+        return model.parts
 
     @torch.inference_mode()
     def features(self, photos: NDArray[np.uint8]) -> Tensor:
-        maps = [
-            self._backbone(self._input(photos[first : first + _PHOTOS_PER_PASS])).float().cpu()
-            for first in range(0, len(photos), _PHOTOS_PER_PASS)
-        ]
+        with self._alone:
+            maps = [
+                self._backbone(_input(photos[first : first + _PHOTOS_PER_PASS]))
+                for first in range(0, len(photos), _PHOTOS_PER_PASS)
+            ]
         return torch.cat(maps).contiguous()  # (B, 1024, 8, 8)
 
-    def _input(self, photos: NDArray[np.uint8]) -> Tensor:
-        return to_classifier_input(photos).to(self._device, memory_format=torch.channels_last)
+    @torch.inference_mode()
+    def anomalies(self, photos: NDArray[np.uint8], model: ProductModel) -> Anomalies:
+        with self._alone:
+            return Anomalies(
+                *second_opinion(
+                    torch.as_tensor(photos), model.parts.autoencoder, model.parts.good_residuals
+                )
+            )
+
+
+def _input(photos: NDArray[np.uint8]) -> Tensor:
+    return to_classifier_input(photos).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,140 @@
+"""The networks on an NVIDIA GPU: captured graphs, so that launching kernels costs next to nothing.
+
+Two batches can be in flight: one is copied while the other is computed.
+"""
+
+import queue
+from collections import OrderedDict
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from worker.inspect.autoencoder import second_opinion
+from worker.inspect.backbone import load_backbone
+from worker.inspect.bundle import Parts, ProductModel
+from worker.inspect.engines.protocol import Anomalies
+from worker.inspect.preprocess import SIDE, to_classifier_input
+
+FP32 = "cuda-fp32"
+BF16 = "cuda-bf16"
+
+_PRECISION = {FP32: torch.float32, BF16: torch.bfloat16}
+_SIZES = (1, 2, 4, 8, 16, 32, 64)
+"""Batches that graphs are captured for; others are filled up to the next."""
+_LANES = 2
+_MOST_PARTS = 64
+
+
+class CudaEngine:
+    """Backbone in bf16 or fp32, autoencoders in fp32, on one GPU.
+
+    On `device` cpu the same code runs without streams and graphs; that is for tests.
+    """
+
+    def __init__(
+        self, name: str, backbone_file: Path, *, sha256: str, device: str = "cuda"
+    ) -> None:
+        self.name = name
+        self.backbone_sha256 = sha256
+        self.device = torch.device(device)
+        self.batch_size = _SIZES[-1]
+        backbone = load_backbone(backbone_file, sha256=sha256).to(self.device)
+        for layer in backbone.modules():
+            # Batch norms stay fp32: some of their variances are below what bf16 can hold.
+            if isinstance(layer, nn.Conv2d):
+                weight = layer.weight.to(_PRECISION[name], memory_format=torch.channels_last)
+                layer.weight = nn.Parameter(weight, requires_grad=False)
+        self._lanes: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
+        for _ in range(_LANES):
+            self._lanes.put(_Lane(backbone, _PRECISION[name], self.device))
+        self._parts: OrderedDict[str, Parts] = OrderedDict()
+
+    @torch.inference_mode()
+    def features(self, photos: NDArray[np.uint8]) -> Tensor:
+        lane = self._lanes.get()
+        try:
+            largest = _SIZES[-1]
+            return torch.cat(
+                [
+                    lane.run(photos[first : first + largest])
+                    for first in range(0, len(photos), largest)
+                ]
+            )
+        finally:
+            self._lanes.put(lane)
+
+    @torch.inference_mode()
+    def anomalies(self, photos: NDArray[np.uint8], model: ProductModel) -> Anomalies:
+        parts = self.parts_of(model)
+        pixels = torch.as_tensor(photos).to(self.device)
+        return Anomalies(*second_opinion(pixels, parts.autoencoder, parts.good_residuals))
+
+    def parts_of(self, model: ProductModel) -> Parts:
+        """The model's parts on this device."""
+        # Two threads may copy the same parts; the copies are alike.
+        parts = self._parts.get(model.digest) or model.parts.to(self.device)
+        self._parts[model.digest] = parts
+        while len(self._parts) > _MOST_PARTS:
+            self._parts.popitem(last=False)
+        return parts
+
+
+class _Lane:
+    """Stream, buffers and captured graphs of one batch in flight."""
+
+    def __init__(self, backbone: nn.Module, precision: torch.dtype, device: torch.device) -> None:
+        self._backbone = backbone
+        self._precision = precision
+        self._is_cuda = device.type == "cuda"
+        shape = (_SIZES[-1], SIDE, SIDE, 3)
+        # Only from pinned memory can the GPU copy while it computes.
+        self._host = torch.zeros(shape, dtype=torch.uint8, pin_memory=self._is_cuda)
+        self._input = torch.zeros(shape, dtype=torch.uint8, device=device)
+        self._stream = torch.cuda.Stream(device) if self._is_cuda else None  # type: ignore[no-untyped-call]
+        self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+
+    def run(self, photos: NDArray[np.uint8]) -> Tensor:
+        """Maps (B, 1024, 8, 8), fp32, of at most 64 photos."""
+        count = len(photos)
+        size = next(size for size in _SIZES if size >= count)
+        self._host[:count].copy_(torch.as_tensor(photos))
+        with self._on_stream():
+            self._input[:count].copy_(self._host[:count], non_blocking=True)
+            maps = self._replay(size) if self._is_cuda else self._forward(size)
+            answer = maps[:count].to(torch.float32, memory_format=torch.contiguous_format)
+        if self._stream is not None:
+            # What the caller does next runs on another stream.
+            self._stream.synchronize()
+        return answer.clone() if answer.data_ptr() == maps.data_ptr() else answer
+
+    def _replay(self, size: int) -> Tensor:
+        if size not in self._captured:
+            self._capture(size)
+        graph, maps = self._captured[size]
+        graph.replay()
+        return maps
+
+    def _capture(self, size: int) -> None:
+        for _ in range(3):  # the libraries choose their algorithms outside of the capture
+            self._forward(size)
+        graph = torch.cuda.CUDAGraph()
+        # Others may use the GPU meanwhile: only this thread is watched for what cannot be captured.
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            maps = self._forward(size)
+        self._captured[size] = (graph, maps)
+
+    def _forward(self, size: int) -> Tensor:
+        inputs = to_classifier_input(self._input[:size])
+        # TF32 would be no fp32: it keeps ten bits of each factor.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            maps: Tensor = self._backbone(
+                inputs.to(self._precision, memory_format=torch.channels_last)
+            )
+        return maps
+
+    def _on_stream(self) -> AbstractContextManager[object]:
+        return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
