@@ -1,10 +1,18 @@
-"""Who calls: `Authorization: Bearer ds_…` or `X-API-Key`."""
+"""Who calls: `Authorization: Bearer ds_…` or `X-API-Key`.
 
-from collections.abc import Callable
+A key that was valid a moment ago is not looked up again: revoking it takes effect within
+`REMEMBERED_SECONDS` in every process. Keys that were refused are looked up each time.
+"""
+
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from threading import Lock
 from typing import Annotated
 
+from cachetools import TTLCache
 from fastapi import Depends, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from starlette.concurrency import run_in_threadpool
 
 from shared import keys
 from shared.db import transaction
@@ -15,20 +23,37 @@ from shared.tables import Scope
 _bearer = HTTPBearer(auto_error=False, description="An API key: `ds_<id>_<secret>`.")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key.")
 
+REMEMBERED_SECONDS = 2.0
 
-def _caller(
+_remembered: TTLCache[bytes, Caller] = TTLCache(maxsize=4096, ttl=REMEMBERED_SECONDS)
+_remembering = Lock()
+
+
+async def _caller(
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     header: Annotated[str | None, Security(_header)],
 ) -> Caller:
     key = bearer.credentials if bearer else header
     if not key:
         raise Unauthenticated("Send an API key: `Authorization: Bearer ds_…` or `X-API-Key: ds_…`.")
+    # By hash: secrets are not kept in memory.
+    name = sha256(key.encode()).digest()
+    with _remembering:
+        caller = _remembered.get(name)
+    if caller is None:
+        caller = await run_in_threadpool(_authenticate, key)
+        with _remembering:
+            _remembered[name] = caller
+    return caller
+
+
+def _authenticate(key: str) -> Caller:
     with transaction() as session:
         return keys.authenticate(session, key)
 
 
-def _requires(scope: Scope) -> Callable[[Caller], Caller]:
-    def check(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+def _requires(scope: Scope) -> Callable[[Caller], Awaitable[Caller]]:
+    async def check(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
         if not caller.may(scope):
             raise Forbidden(f"This key lacks the scope {scope.value!r}.")
         return caller

@@ -10,9 +10,11 @@ import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from threading import Lock
 from typing import Annotated, Any
 
 import structlog
+from cachetools import TTLCache
 from fastapi import Request
 from pydantic import (
     AfterValidator,
@@ -43,6 +45,7 @@ from shared.inspections import Part, StoredImage
 from shared.keys import Caller
 from shared.settings import Settings
 from shared.storage import image_key, storage
+from shared.tables import Inspection
 
 log = structlog.stdlib.get_logger()
 
@@ -249,8 +252,13 @@ def _too_large(limit: int) -> TooLarge:
 @dataclass(frozen=True)
 class Accepted:
     inspection_id: str
-    is_replay: bool
-    """The same Idempotency-Key and payload came before: this is what it made then."""
+    inspection: Inspection | None
+    """The row that was written; None for a replay."""
+
+    @property
+    def is_replay(self) -> bool:
+        """The same Idempotency-Key and payload came before: this is what it made then."""
+        return self.inspection is None
 
 
 class _AnotherWasFirst(Exception):
@@ -261,12 +269,14 @@ def accept_submission(
     caller: Caller,
     submission: Submission,
     *,
+    inspection_id: str,
     settings: Settings,
     idempotency_key: str | None,
     priority: int | None = None,
 ) -> Accepted:
-    """Check, store and commit one photo. Blocks: runs in a thread.
+    """Check, store and commit one photo: one object, one transaction. Blocks: runs in a thread.
 
+    `inspection_id`: a new one, which it gets unless it is a replay.
     Raises the image errors, InvalidInput for an unknown product or a reused
     key, Unavailable where storage or the database is away; then there is no row.
     """
@@ -274,33 +284,18 @@ def accept_submission(
         submission.data, min_side=settings.min_side_px, max_pixels=settings.max_pixels
     )
     fields = submission.fields
+    _check_product(caller.organisation_id, fields.product)
     sha256 = hashlib.sha256(submission.data).hexdigest()
     payload = idempotency.payload_digest(sha256, fields.model_dump(mode="json"))
-
-    def find_replay() -> Accepted | None:
-        if idempotency_key is None:
-            return None
-        with transaction() as session:
-            earlier = idempotency.find(
-                session, api_key_id=caller.key_id, key=idempotency_key, payload_sha256=payload
-            )
-        return Accepted(earlier, is_replay=True) if earlier else None
-
-    if replay := find_replay():
-        return replay
-    with transaction() as session:
-        # Before the upload to storage: an unknown product must not cost an object.
-        product = products.product_for_submission(
-            session, organisation_id=caller.organisation_id, name=fields.product
-        )
-    inspection_id = inspections.new_inspection_id()
     image = _store(caller, submission.data, header, sha256, inspection_id)
     try:
         with transaction() as session:
-            inspections.accept(
+            inspection = inspections.accept(
                 session,
                 inspection_id=inspection_id,
-                product=product,
+                product=products.product_for_submission(
+                    session, organisation_id=caller.organisation_id, name=fields.product
+                ),
                 image=image,
                 part=Part(
                     serial=fields.serial,
@@ -323,10 +318,13 @@ def accept_submission(
                 raise _AnotherWasFirst
     except _AnotherWasFirst:
         _discard(image.key)
-        replay = find_replay()
-        if replay is None:
+        with transaction() as session:
+            earlier = idempotency.find(
+                session, api_key_id=caller.key_id, key=str(idempotency_key), payload_sha256=payload
+            )
+        if earlier is None:
             raise RuntimeError("an idempotency key vanished within its life") from None
-        return replay
+        return Accepted(earlier, None)
     except DatabaseUnavailable:
         # The commit may have gone through before the connection broke: a row
         # without its photo would be worse than an orphan.
@@ -334,7 +332,28 @@ def accept_submission(
     except BaseException:
         _discard(image.key)
         raise
-    return Accepted(inspection_id, is_replay=False)
+    return Accepted(inspection_id, inspection)
+
+
+_known: TTLCache[str, frozenset[str]] = TTLCache(maxsize=1024, ttl=60)
+_knowing = Lock()
+
+
+def _check_product(organisation_id: str, name: str | None) -> None:
+    """Refuse an unknown product before the upload to storage: it must not cost an object.
+
+    A product that was known a minute ago is let through; the transaction that accepts the photo
+    looks again.
+    """
+    with _knowing:
+        known = _known.get(organisation_id, frozenset())
+    if name in known or (name is None and len(known) == 1):
+        return
+    with transaction() as session:
+        products.product_for_submission(session, organisation_id=organisation_id, name=name)
+        known = products.known_names(session, organisation_id)
+    with _knowing:
+        _known[organisation_id] = known
 
 
 def _store(

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -101,11 +101,25 @@ class _Child:
 class LocalStack:
     """PostgreSQL, Redis, migrations, API and worker, with everything under `data_dir`."""
 
-    def __init__(self, data_dir: Path, *, host: str, port: int, tell: Tell) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        host: str,
+        port: int,
+        tell: Tell,
+        settings: Mapping[str, str] | None = None,
+        has_worker: bool = True,
+    ) -> None:
+        """`settings`: variables for the children that replace what is set here, for instance
+        `DEFECTSCOPE_STORAGE_URL`. Without a worker photos are accepted and wait.
+        """
         self.data_dir = data_dir.expanduser().resolve()
         self.host = host
         self.port = port
         self._tell = tell
+        self._settings = settings or {}
+        self._has_worker = has_worker
         self._children: list[_Child] = []
         self._lock: IO[bytes] | None = None
         self._logs = self.data_dir / "logs"
@@ -115,6 +129,18 @@ class LocalStack:
     def url(self) -> str:
         shown = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104
         return f"http://{shown}:{self.port}"
+
+    def pid(self, name: str) -> int:
+        """Process of the child `api`, `worker`, `PostgreSQL` or `Redis`. Raises KeyError."""
+        for child in self._children:
+            if child.name == name and child.process is not None:
+                return child.process.pid
+        raise KeyError(name)
+
+    @property
+    def database_url(self) -> str:
+        """Of the running PostgreSQL, as an SQLAlchemy URL."""
+        return f"postgresql+psycopg2://postgres@/postgres?host={self._socket_dir}"
 
     @property
     def admin_key(self) -> str:
@@ -140,12 +166,15 @@ class LocalStack:
             "DEFECTSCOPE_PORT": str(self.port),
             "DEFECTSCOPE_ADMIN_KEY": self.admin_key,
             "DEFECTSCOPE_LOG_FORMAT": "console",
+            **self._settings,
         }
         with self._step("database schema and bundled model"):
             self._migrate(environment)
         with self._step("API"):
             self._start_ours("api", environment)
             self._wait(lambda: self._readiness() is not None, "api", seconds=60)
+        if not self._has_worker:
+            return
         with self._step("worker (loads the models)"):
             self._start_ours("worker", environment)
             self._wait(lambda: self._readiness() == "ready", "worker", seconds=180)
@@ -252,7 +281,7 @@ class LocalStack:
             return True
 
         self._wait(is_up, child.name, seconds=60)
-        return f"postgresql+psycopg2://postgres@/postgres?host={self._socket_dir}"
+        return self.database_url
 
     def _start_redis(self) -> str:
         with socket.socket() as probe:

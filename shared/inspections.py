@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from shared.errors import Conflict, NotFound
 from shared.ids import new_id
 from shared.reviews import open_reviews
+from shared.scheduling import DATABASE_NOW, Moment, due_photos
 from shared.shadows import ShadowJudgement, keep_shadow_results
 from shared.tables import (
     Inspection,
@@ -31,10 +32,6 @@ from shared.tables import (
     VerdictSource,
 )
 from shared.verdicts import FAILED, Outcome, Scores
-
-Moment = datetime | ColumnElement[datetime]
-DATABASE_NOW: Moment = func.clock_timestamp()
-"""One clock for all workers. Tests pass a datetime instead."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +78,8 @@ class Batch:
 
     token: str
     inspections: tuple[Claimed, ...]
+    last_source: str
+    """Where the next claim goes on."""
 
 
 @dataclass(frozen=True)
@@ -127,32 +126,40 @@ def accept(
     part: Part,
     priority: int,
     actor: str,
-) -> None:
-    """Write a new inspection as queued. The caller commits, answers 202, then rings."""
-    session.add(
-        Inspection(
-            id=inspection_id,
-            organisation_id=product.organisation_id,
-            product_id=product.id,
-            model_version_id=product.active_version_id,
-            serial=part.serial,
-            lot=part.lot,
-            line=part.line,
-            station=part.station,
-            captured_at=part.captured_at,
-            annotations=part.annotations,
-            image_key=image.key,
-            image_sha256=image.sha256,
-            image_bytes=image.bytes,
-            media_type=image.media_type,
-            width=image.width,
-            height=image.height,
-            status=Status.QUEUED,
-            priority=priority,
-        )
+    batch_id: str | None = None,
+) -> Inspection:
+    """Write a new inspection as queued and return it. The caller commits, answers 202, then rings.
+
+    `product` was read in this session, with an active version: that judges the photo.
+    """
+    inspection = Inspection(
+        id=inspection_id,
+        organisation_id=product.organisation_id,
+        product=product,
+        model_version=product.active_version,
+        serial=part.serial,
+        lot=part.lot,
+        line=part.line,
+        station=part.station,
+        captured_at=part.captured_at,
+        annotations=part.annotations,
+        image_key=image.key,
+        image_sha256=image.sha256,
+        image_bytes=image.bytes,
+        media_type=image.media_type,
+        width=image.width,
+        height=image.height,
+        status=Status.QUEUED,
+        priority=priority,
+        source=f"{actor}/{part.station or ''}/{part.lot or ''}",
+        batch_id=batch_id,
+        review=None,
+        review_reasons=[],
     )
+    session.add(inspection)
     session.flush()
     _note(session, [inspection_id], actor=actor, event="accepted")
+    return inspection
 
 
 def claim(
@@ -161,21 +168,17 @@ def claim(
     limit: int,
     lease: timedelta,
     worker: str,
+    after: str = "",
     now: Moment = DATABASE_NOW,
 ) -> Batch | None:
-    """Lease up to `limit` queued inspections to this worker, most urgent first.
+    """Lease up to `limit` queued inspections to this worker: the most urgent, sources in turn.
 
-    Rows that another worker holds are skipped, not waited for. One whose batch
-    crashed a worker comes alone, so that it cannot fail its neighbours. The
-    caller commits; until then nobody else sees the claim. None: nothing is due.
+    `after`: the source that was served last, as the last batch says it. Rows that another worker
+    holds are skipped, not waited for. One whose batch crashed a worker comes alone, so that it
+    cannot fail its neighbours. The caller commits; until then nobody else sees the claim. None:
+    nothing is due.
     """
-    due = session.execute(
-        select(Inspection.id, Inspection.is_alone)
-        .where(Inspection.status == Status.QUEUED, Inspection.run_at <= now)
-        .order_by(Inspection.priority.desc(), Inspection.created_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    ).all()
+    due = due_photos(session, limit=limit, after=after, now=now)
     if not due:
         return None
     first = due[0]
@@ -222,7 +225,8 @@ def claim(
         for row in rows
     )
     _note(session, ids, actor=worker, event="claimed", detail={"batch": len(ids)})
-    return Batch(token, claimed)
+    last = next(row.source for row in reversed(due) if row.id in ids)
+    return Batch(token, claimed, last)
 
 
 def extend(

@@ -104,7 +104,10 @@ def list_keys(session: Session, organisation_id: str) -> list[ApiKey]:
 
 
 def revoke_key(session: Session, *, organisation_id: str, key_id: str, at: datetime) -> None:
-    """Make a key useless from the next request on. Revoking twice is fine."""
+    """Make a key useless; gateways that know it may take it for two seconds more.
+
+    Revoking twice is fine. Raises NotFound.
+    """
     row = session.scalar(
         select(ApiKey).where(ApiKey.organisation_id == organisation_id, ApiKey.id == key_id)
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session, undefer
+from sqlalchemy.orm import Session, joinedload, undefer
 
 from shared.errors import Conflict, InvalidInput, NotFound
 from shared.ids import new_id
@@ -22,7 +22,14 @@ def product_for_submission(session: Session, *, organisation_id: str, name: str 
 
     Raises InvalidInput that names the known products, or says that none is active.
     """
-    known = {product.name: product for product in list_products(session, organisation_id)}
+    known = {
+        product.name: product
+        for product in session.scalars(
+            select(Product)
+            .where(Product.organisation_id == organisation_id)
+            .options(joinedload(Product.active_version))
+        )
+    }
     if name is None and len(known) == 1:
         (name,) = known
     product = known.get(name or "")
@@ -39,6 +46,13 @@ def product_for_submission(session: Session, *, organisation_id: str, name: str 
             field="product",
         )
     return product
+
+
+def known_names(session: Session, organisation_id: str) -> frozenset[str]:
+    """The organisation's products, whether or not one has an active version."""
+    return frozenset(
+        session.scalars(select(Product.name).where(Product.organisation_id == organisation_id))
+    )
 
 
 def list_products(session: Session, organisation_id: str) -> list[Product]:

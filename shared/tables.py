@@ -179,6 +179,39 @@ class Activation(Table):
     model_version: Mapped[ModelVersion] = relationship(lazy="joined", innerjoin=True)
 
 
+class SubmissionBatch(Table):
+    """Photos that were submitted together and are asked for together."""
+
+    __tablename__ = "batches"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    organisation_id: Mapped[str] = mapped_column(ForeignKey("organisations.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Upload(Table):
+    """A photo that its sender puts into storage without our help, before submitting it."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (
+        Index(
+            "ix_uploads_expires_at", "expires_at", postgresql_where=text("inspection_id IS NULL")
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    organisation_id: Mapped[str] = mapped_column(ForeignKey("organisations.id"))
+    key: Mapped[str]
+    media_type: Mapped[str]
+    bytes: Mapped[int]
+    sha256: Mapped[str]
+    """What the sender says that it is; the worker checks it."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    inspection_id: Mapped[str | None] = mapped_column(ForeignKey("inspections.id"))
+    """What it was submitted as, once."""
+
+
 class Inspection(Table):
     __tablename__ = "inspections"
     __table_args__ = (
@@ -193,6 +226,7 @@ class Inspection(Table):
         Index(
             "ix_inspections_queue",
             text("priority DESC"),
+            "source",
             "created_at",
             postgresql_where=text("status = 'queued'"),
         ),
@@ -200,6 +234,12 @@ class Inspection(Table):
         Index("ix_inspections_page", "organisation_id", "created_at", "id"),
         Index("ix_inspections_serial", "organisation_id", "serial"),
         Index("ix_inspections_lot", "organisation_id", "lot"),
+        Index(
+            "ix_inspections_batch",
+            "batch_id",
+            "id",
+            postgresql_where=text("batch_id IS NOT NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -214,6 +254,7 @@ class Inspection(Table):
     line: Mapped[str | None]
     station: Mapped[str | None]
     captured_at: Mapped[datetime | None]
+    batch_id: Mapped[str | None] = mapped_column(ForeignKey("batches.id"))
     # `metadata` is taken by SQLAlchemy.
     annotations: Mapped[dict[str, Any]] = mapped_column("metadata", server_default="{}")
 
@@ -228,6 +269,8 @@ class Inspection(Table):
     # The queue.
     status: Mapped[Status] = mapped_column(_words(Status, "status"))
     priority: Mapped[int] = mapped_column(server_default="0")
+    source: Mapped[str] = mapped_column(server_default="")
+    """Who it came from: sources of one priority take turns, however many photos each has sent."""
     run_at: Mapped[datetime] = mapped_column(server_default=func.now())
     attempts: Mapped[int] = mapped_column(server_default="0")
     is_alone: Mapped[bool] = mapped_column(server_default=text("false"))

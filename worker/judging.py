@@ -84,6 +84,7 @@ class Judging:
         self._leases = leases
         self._worker = worker
         self._stopping = threading.Event()
+        self._last_source = ""
         self._io = ThreadPoolExecutor(max_workers=8, thread_name_prefix="io")
 
     def stop(self) -> None:
@@ -100,6 +101,7 @@ class Judging:
                         limit=self._settings.batch_size or self._models.batch_size,
                         lease=self._settings.lease,
                         worker=self._worker,
+                        after=self._last_source,
                     )
             except DatabaseUnavailable as error:
                 # The sweeper rings again when the database is back.
@@ -107,6 +109,7 @@ class Judging:
                 return
             if batch is None:
                 return
+            self._last_source = batch.last_source
             with self._leases.kept(batch.token):
                 if self._judge(batch):
                     # The world is away; the sweeper rings again. Going on would only

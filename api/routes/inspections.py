@@ -104,30 +104,48 @@ async def submit(
     and its row are safe; poll `Location`, or wait with `Prefer: wait=N`.
     """
     submission = await read_submission(request, max_bytes=settings.max_upload_bytes)
-    accepted = await run_in_threadpool(
-        accept_submission, caller, submission, settings=settings, idempotency_key=idempotency_key
-    )
-    # Commit before ringing: a worker that wakes early would find no row.
-    bell.ring()
+    seconds = min(_wait_seconds(prefer), settings.max_wait_seconds)
+    inspection_id = inspections.new_inspection_id()
+    # Expected from before it exists, so that no verdict can be missed.
+    with waiting.expecting(inspection_id) as finished:
+        accepted = await run_in_threadpool(
+            accept_submission,
+            caller,
+            submission,
+            inspection_id=inspection_id,
+            settings=settings,
+            idempotency_key=idempotency_key,
+        )
+        # Commit before ringing: a worker that wakes early would find no row.
+        bell.ring()
+        if accepted.inspection is not None and seconds > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(finished.wait(), seconds)
     headers = {"Location": f"{base_url}/v1/inspections/{accepted.inspection_id}"}
     if accepted.is_replay:
         headers["Idempotency-Replayed"] = "true"
     try:
-        inspection = await read_when_finished(
-            waiting,
-            caller,
-            accepted.inspection_id,
-            base_url,
-            min(_wait_seconds(prefer), settings.max_wait_seconds),
-        )
+        if accepted.inspection is not None and seconds <= 0:
+            inspection = InspectionOut.of(accepted.inspection, base_url)
+        else:
+            inspection = await read_when_finished(
+                waiting,
+                caller,
+                accepted.inspection_id,
+                base_url,
+                seconds if accepted.is_replay else 0,
+            )
     except Unavailable:
         # It is accepted, whatever became of the database since: a 503 would bring it again.
         body = {"id": accepted.inspection_id, "urls": {"self": headers["Location"]}}
         return JSONResponse(body, 202, headers | {"Retry-After": "2"})
     if not inspection.is_terminal:
         headers["Retry-After"] = "1"
-    return JSONResponse(
-        inspection.model_dump(mode="json"), 200 if inspection.is_terminal else 202, headers
+    return Response(
+        inspection.model_dump_json(),
+        200 if inspection.is_terminal else 202,
+        headers,
+        media_type="application/json",
     )
 
 

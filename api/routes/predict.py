@@ -10,6 +10,7 @@ from api.problems import responses
 from api.routes.inspections import SUBMISSION_BODY, IdempotencyHeader, read_when_finished
 from api.schemas import PredictionOut
 from api.submission import accept_submission, read_submission
+from shared import inspections
 
 router = APIRouter(tags=["inspections"])
 
@@ -45,6 +46,7 @@ async def predict(
         accept_submission,
         caller,
         submission,
+        inspection_id=inspections.new_inspection_id(),
         settings=settings,
         idempotency_key=idempotency_key,
         priority=_MOST_URGENT,

@@ -133,20 +133,26 @@ def test_publishing_sends_only_files_that_the_service_lacks(scope, tmp_path, mak
     import hashlib
 
     files = {}
-    for name, body in (("backbone", b"shared backbone"), ("model", b"one head")):
+    bundle = tmp_path / "cable"
+    bundle.mkdir()
+    for name, body, folder in (
+        ("backbone", b"shared backbone", tmp_path),  # beside the bundles that share it
+        ("model", b"one head", bundle),
+        ("reference", b"photos", bundle),
+    ):
         file = f"{name}.safetensors"
-        (tmp_path / file).write_bytes(body)
+        (folder / file).write_bytes(body)
         digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
         files[name] = {"file": file, "sha256": digest, "bytes": len(body)}
-    (tmp_path / "manifest.json").write_bytes(make_manifest("cable", **files).to_json())
+    (bundle / "manifest.json").write_bytes(make_manifest("cable", **files).to_json())
     sent = []
 
-    first = scope.publish(tmp_path, activate=True, on_file=sent.append)
-    again = scope.publish(tmp_path, on_file=sent.append)
-    (tmp_path / "manifest.json").write_bytes(make_manifest("cable", seed=7, **files).to_json())
-    other = scope.publish(tmp_path, shadow=True, on_file=sent.append)
+    first = scope.publish(bundle, activate=True, on_file=sent.append)
+    again = scope.publish(bundle, on_file=sent.append)
+    (bundle / "manifest.json").write_bytes(make_manifest("cable", seed=7, **files).to_json())
+    other = scope.publish(bundle, shadow=True, on_file=sent.append)
 
-    assert sent == ["backbone.safetensors", "model.safetensors"]
+    assert sent == ["backbone.safetensors", "model.safetensors", "reference.safetensors"]
     assert (first["version"], first["is_active"], first["is_shadow"]) == (1, True, False)
     assert again["version"] == 1
     assert (other["version"], other["is_active"], other["is_shadow"]) == (2, False, True)

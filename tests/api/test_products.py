@@ -14,7 +14,7 @@ def put(api, body):
 @pytest.fixture
 def manifest(make_manifest):
     def make(api, product="cable", **changes):
-        files = {"backbone": put(api, b"backbone"), "model": put(api, b"model")}
+        files = {name: put(api, name.encode()) for name in ("backbone", "model", "reference")}
         return make_manifest(product, **{**files, **changes}).model_dump(mode="json")
 
     return make

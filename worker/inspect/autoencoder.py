@@ -76,10 +76,11 @@ def smooth(maps: Tensor, side: int) -> Tensor:
 
     At the border only pixels inside the photo count.
     """
-    # Rows, then columns: the same means, in a tenth of the time.
+    # Along the rows, then along the columns: the same means, in a tenth of the time. With one
+    # dimension as channels, engines pool many of them at once.
     half = side // 2
-    columns = F.avg_pool2d(maps[:, None], (side, 1), 1, (half, 0), count_include_pad=False)
-    return F.avg_pool2d(columns, (1, side), 1, (0, half), count_include_pad=False)[:, 0]
+    along = F.avg_pool1d(maps, side, 1, half, count_include_pad=False).transpose(1, 2)
+    return F.avg_pool1d(along, side, 1, half, count_include_pad=False).transpose(1, 2)
 
 
 def deviation(residuals: Tensor) -> Tensor:

@@ -1,0 +1,175 @@
+"""The pipeline against the obvious one, and against the network alone, in the same run.
+
+    defectscope bench engine
+
+Files to verdicts and drawn maps. Two baselines:
+
+- obvious: what the method's description leads to when it is written down step by step. One photo
+  at a time, torch in eager mode, Grad-CAM as a second pass by the library that everyone uses, the
+  overlay as PNG.
+- raw: the backbone alone in OpenVINO, in the precision that was chosen, its inputs in memory: the
+  limit of what a pipeline around it can reach.
+
+Rounds alternate. The last line is JSON.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from measuring import BOTTLE, alternate, finish, render_photos, tell, tell_ratio
+from numpy.typing import NDArray
+from torch import nn
+
+from worker.inspect.backbone import load_backbone
+from worker.inspect.bundle import ProductModel
+from worker.inspect.engines import openvino_engine
+from worker.inspect.engines.choice import AUTO
+from worker.inspect.engines.openvino_engine import read_graph
+from worker.inspect.engines.openvino_import import ov
+from worker.inspect.engines.quantised import read_quantised_graph
+from worker.inspect.files import judge_files, open_bundle
+from worker.inspect.pipeline import Inspector, Judgement
+from worker.inspect.preprocess import prepare, to_autoencoder_input, to_classifier_input
+from worker.inspect.torchvision_import import densenet121
+
+
+class Obvious:
+    """The walkthrough, step by step."""
+
+    def __init__(self, model: ProductModel, features: nn.Module) -> None:
+        # After torchvision_import, which it would otherwise come before.
+        from pytorch_grad_cam import GradCAM
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+        self.targets = [ClassifierOutputTarget(1)]
+        head = model.parts.head
+        network = densenet121(weights=None)
+        network.features = features
+        first, second = nn.Linear(1024, 256), nn.Linear(256, 2)
+        first.weight.data, first.bias.data = head.hidden_weight, head.hidden_bias
+        second.weight.data, second.bias.data = head.output_weight, head.output_bias
+        network.classifier = nn.Sequential(first, nn.ReLU(), nn.Dropout(0.4), second)
+        # The library needs gradients through the frozen layers.
+        self.network = network.eval().requires_grad_(True)
+        self.autoencoder = model.parts.autoencoder
+        self.gradcam = GradCAM(self.network, [self.network.features.norm5])
+
+    def judge(self, data: bytes) -> tuple[float, float, bytes]:
+        photo = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        pixels = cv2.resize(photo, (256, 256), interpolation=cv2.INTER_AREA)[None]
+        inputs = to_classifier_input(pixels)
+        with torch.no_grad():
+            probability = self.network(inputs).softmax(dim=1)[0, 1].item()
+            plain = to_autoencoder_input(pixels)
+            mse = (self.autoencoder(plain) - plain).square().mean().item()
+        heat = self.gradcam(inputs, self.targets)[0]
+        colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_JET)
+        overlay = cv2.addWeighted(
+            cv2.cvtColor(pixels[0], cv2.COLOR_RGB2BGR), 0.55, colours, 0.45, 0
+        )
+        return probability, mse, cv2.imencode(".png", overlay)[1].tobytes()
+
+
+def raw(model: ProductModel, engine: str, pixels: NDArray[np.uint8]) -> Callable[[], None]:
+    """The backbone alone, as OpenVINO's own queue runs it; nothing is done with its output."""
+    sha256 = model.manifest.backbone.sha256
+    if engine == openvino_engine.INT8 and model.quantised is not None:
+        graph = read_quantised_graph(model.quantised)
+    else:
+        graph = read_graph(model.backbone, sha256=sha256)
+    precision = "bf16" if engine == openvino_engine.BF16 else "f32"
+    network = ov.Core().compile_model(
+        graph,
+        "CPU",
+        {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision},
+    )
+    requests = ov.AsyncInferQueue(network)
+
+    def run() -> None:
+        for index in range(len(pixels)):
+            requests.start_async(pixels[index : index + 1], share_inputs=True)
+        requests.wait_all()
+
+    return run
+
+
+def write(folder: Path, photos: list[bytes], suffix: str) -> list[Path]:
+    paths = [folder / f"{number:03}{suffix}" for number in range(len(photos))]
+    for path, photo in zip(paths, photos, strict=True):
+        path.write_bytes(photo)
+    return paths
+
+
+def judge(inspector: Inspector, model: ProductModel, paths: list[Path]) -> None:
+    for path, judgement in judge_files(inspector, model, paths, draw=True):
+        if not isinstance(judgement, Judgement):
+            raise SystemExit(f"{path}: {judgement}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--photos", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--bundle", type=Path, default=BOTTLE)
+    parser.add_argument("--engine", default=AUTO)
+    parser.add_argument("--json", action="store_true", help="only the JSON")
+    arguments = parser.parse_args()
+
+    inspector, model = open_bundle(arguments.bundle, engine=arguments.engine)
+    obvious = Obvious(model, load_backbone(model.backbone))
+    few = render_photos(max(4, arguments.photos // 12), ".png")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pngs = write(folder, render_photos(arguments.photos, ".png"), ".png")
+        jpegs = write(folder, render_photos(arguments.photos, ".jpg"), ".jpg")
+        pixels = np.stack([prepare(path.read_bytes()).pixels for path in jpegs])
+        rates = alternate(
+            {
+                "obvious": (lambda: [obvious.judge(data) for data in few], len(few)),
+                "png": (lambda: judge(inspector, model, pngs), len(pngs)),
+                "jpeg": (lambda: judge(inspector, model, jpegs), len(jpegs)),
+                "raw": (raw(model, inspector.engine.name, pixels), len(pixels)),
+            },
+            rounds=arguments.rounds,
+        )
+        latencies = []
+        for path in jpegs[:40]:
+            started = time.perf_counter()
+            judge(inspector, model, [path])
+            latencies.append((time.perf_counter() - started) * 1000)
+    ratios = {
+        "obvious": rates["png"].over(rates["obvious"]),
+        "raw": rates["jpeg"].over(rates["raw"]),
+    }
+    if not arguments.json:
+        tell("obvious pipeline, PNG", rates["obvious"])
+        tell(f"{inspector.engine.name}, PNG", rates["png"])
+        tell(f"{inspector.engine.name}, JPEG", rates["jpeg"])
+        tell("the network alone", rates["raw"])
+        tell_ratio("PNG against obvious", ratios["obvious"])
+        tell_ratio("JPEG against the network alone", ratios["raw"])
+        print(f"{'one JPEG on an idle machine':34} {statistics.median(latencies):8.1f} ms p50")
+    finish(
+        {
+            "bench": "engine",
+            "engine": inspector.engine.name,
+            "images_per_s": round(rates["jpeg"].median, 2),
+            "images_per_s_png": round(rates["png"].median, 2),
+            "latency_ms_p50": round(statistics.median(latencies), 1),
+            "ratios": {name: ratio["median"] for name, ratio in ratios.items()},
+            "spread": {name: [ratio["low"], ratio["high"]] for name, ratio in ratios.items()},
+            "photos": f"{arguments.photos} rendered, 900 x 900",
+        },
+        as_json=arguments.json,
+    )
+
+
+if __name__ == "__main__":
+    main()

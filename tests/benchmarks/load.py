@@ -1,0 +1,118 @@
+"""Clients that submit over HTTP from a process of their own, and what they saw.
+
+Requests are built once and sent over kept connections, so that the clients take as little of the
+machine as Python can.
+"""
+
+import http.client
+import multiprocessing
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import numpy as np
+
+_BOUNDARY = "defectscope-bench"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One run of a load."""
+
+    seconds: float
+    latencies_ms: list[float]
+    failures: int
+    """Answers other than 200 and 202."""
+
+    @property
+    def rate(self) -> float:
+        return len(self.latencies_ms) / self.seconds
+
+    def percentile(self, q: float) -> float:
+        return float(np.percentile(self.latencies_ms, q))
+
+
+def form(photo: bytes, fields: Mapping[str, str] | None = None) -> tuple[bytes, dict[str, str]]:
+    """A multipart body with the photo as `file`, and its headers."""
+    start = f"--{_BOUNDARY}\r\nContent-Disposition: form-data"
+    parts = [
+        f'{start}; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in (fields or {}).items()
+    ]
+    parts.append(
+        f'{start}; name="file"; filename="x.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'.encode()
+        + photo
+        + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    )
+    return b"".join(parts), {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
+
+
+def send(
+    url: str,
+    photos: list[bytes],
+    *,
+    headers: Mapping[str, str],
+    requests: int,
+    clients: int,
+    rate: float | None = None,
+) -> Seen:
+    """Post the photos in turn, `requests` in all, from so many clients.
+
+    `rate`: requests a second in all, each sent when it is due, and its latency counted from then,
+    so that a server that stalls is not excused by clients that wait for it. Without it each client
+    sends when its last request is answered.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_send, (url, photos, dict(headers), requests, clients, rate))
+
+
+def _send(
+    url: str,
+    photos: list[bytes],
+    headers: dict[str, str],
+    requests: int,
+    clients: int,
+    rate: float | None,
+) -> Seen:
+    where = urlsplit(url)
+    bodies = [form(photo) for photo in photos]
+    latencies: list[float] = []
+    failures = 0
+    lock = threading.Lock()
+    numbers = iter(range(requests))
+    started = time.perf_counter() + 0.1
+
+    def client() -> None:
+        nonlocal failures
+        connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=60)
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                connection.close()
+                return
+            due = started + (number / rate if rate else 0)
+            time.sleep(max(0.0, due - time.perf_counter()))
+            since = due if rate else time.perf_counter()
+            body, of_form = bodies[number % len(bodies)]
+            try:
+                connection.request("POST", where.path, body, {**headers, **of_form})
+                answer = connection.getresponse()
+                answer.read()
+                is_good = answer.status in {200, 202}
+            except OSError:
+                connection.close()
+                is_good = False
+            took = (time.perf_counter() - since) * 1000
+            with lock:
+                latencies.append(took)
+                failures += not is_good
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return Seen(time.perf_counter() - started, latencies, failures)
