@@ -1,9 +1,10 @@
-"""What handlers need from the app: settings, bell, waiting callers, base of links."""
+"""What handlers need from the app: settings, bell, waiting callers, door, base of links."""
 
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from api.admission import Admission
 from api.waiting import Waiting
 from shared.queue import Ringer
 from shared.settings import Settings
@@ -21,6 +22,10 @@ def _waiting(request: Request) -> Waiting:
     return cast(Waiting, request.app.state.waiting)
 
 
+def _admission(request: Request) -> Admission:
+    return cast(Admission, request.app.state.admission)
+
+
 def _base_url(request: Request) -> str:
     configured = cast(Settings, request.app.state.settings).public_url
     return (configured or str(request.base_url)).rstrip("/")
@@ -29,4 +34,5 @@ def _base_url(request: Request) -> str:
 AppSettings = Annotated[Settings, Depends(_settings)]
 Bell = Annotated[Ringer, Depends(_ringer)]
 WaitingCallers = Annotated[Waiting, Depends(_waiting)]
+Door = Annotated[Admission, Depends(_admission)]
 BaseUrl = Annotated[str, Depends(_base_url)]

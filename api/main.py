@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api import problems
+from api.admission import Admission
 from api.routes import inspections, operations, predict, products, shadows
 from api.waiting import Waiting
 from shared.logs import configure_logging
@@ -35,7 +36,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.ringer.start()
     app.state.waiting = Waiting(settings.redis_url)
     await app.state.waiting.start()
+    app.state.admission = Admission(settings)
+    await app.state.admission.start()
     yield
+    await app.state.admission.stop()
     await app.state.waiting.stop()
     app.state.ringer.stop()
 
@@ -69,7 +73,9 @@ def main() -> None:
     settings = get_settings()
     configure_logging(settings, process="api")
     uvicorn.run(
-        make_app(),
+        "api.main:make_app",
+        factory=True,
+        workers=settings.api_processes,
         host=settings.host,
         port=settings.port,
         log_config=None,

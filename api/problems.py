@@ -22,6 +22,7 @@ from shared.errors import (
     NotAnImage,
     NotFound,
     TooLarge,
+    TooMany,
     Unauthenticated,
     Unavailable,
 )
@@ -39,6 +40,7 @@ _STATUS: tuple[tuple[type[DefectScopeError], HTTPStatus], ...] = (
     (Conflict, HTTPStatus.CONFLICT),
     (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (NotAnImage, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+    (TooMany, HTTPStatus.TOO_MANY_REQUESTS),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (DefectScopeError, HTTPStatus.UNPROCESSABLE_ENTITY),
 )

@@ -104,6 +104,16 @@ class Unavailable(DefectScopeError):
     retry_after = timedelta(seconds=2)
 
 
+class TooMany(Unavailable):
+    """More than we take at this moment; `retry_after` says when to come back."""
+
+    code = "too_many"
+
+    def __init__(self, message: str, *, code: str, retry_after: timedelta) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after
+
+
 class DatabaseUnavailable(Unavailable):
     code = "database_unavailable"
 

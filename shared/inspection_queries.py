@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from shared.errors import InvalidInput, NotFound
@@ -53,6 +53,12 @@ def get(session: Session, *, organisation_id: str, inspection_id: str) -> Inspec
     if row is None:
         raise NotFound(f"There is no inspection {inspection_id}.")
     return row
+
+
+def count_queued(session: Session, *, most: int) -> int:
+    """Queued photos, counted up to `most`."""
+    some = select(Inspection.id).where(Inspection.status == Status.QUEUED).limit(most)
+    return session.scalar(select(func.count()).select_from(some.subquery())) or 0
 
 
 def page(

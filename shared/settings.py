@@ -55,6 +55,13 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(
         None, description="Admin key that `defectscope migrate` makes valid: `ds_<id>_<secret>`"
     )
+    max_queued: int = Field(
+        100_000, ge=1, description="Photos that may wait to be judged; beyond them 429"
+    )
+    max_submissions: int = Field(
+        64, ge=1, description="Photos that one API process receives at once; beyond them 429"
+    )
+    api_processes: int = Field(1, ge=1, description="API processes behind one port")
     max_upload_bytes: int = Field(10 * 1024 * 1024, gt=0, description="Largest photo, bytes")
     # The worker decodes within the same bounds, so these can only be made stricter.
     min_side_px: int = Field(MIN_SIDE, ge=MIN_SIDE, description="Smallest width or height, pixels")

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime
 from starlette.concurrency import run_in_threadpool
 
 from api.auth import Reader, Submitter
-from api.deps import AppSettings, BaseUrl, Bell, WaitingCallers
+from api.deps import AppSettings, BaseUrl, Bell, Door, WaitingCallers
 from api.problems import responses
 from api.schemas import EventOut, HistoryOut, InspectionOut, InspectionPage
 from api.submission import Fields, Word, accept_submission, read_submission
@@ -84,7 +84,7 @@ PreferHeader = Annotated[
     summary="Submit a photo",
     responses={
         200: {"model": InspectionOut, "description": "Finished within the wait."},
-        **responses(400, 401, 403, 413, 415, 422, 503),
+        **responses(400, 401, 403, 413, 415, 422, 429, 503),
     },
     openapi_extra=SUBMISSION_BODY,
 )
@@ -95,6 +95,7 @@ async def submit(
     bell: Bell,
     waiting: WaitingCallers,
     base_url: BaseUrl,
+    door: Door,
     idempotency_key: IdempotencyHeader = None,
     prefer: PreferHeader = None,
 ) -> Response:
@@ -103,19 +104,21 @@ async def submit(
     With a raw body the other fields go into the query. 202 means that the photo
     and its row are safe; poll `Location`, or wait with `Prefer: wait=N`.
     """
-    submission = await read_submission(request, max_bytes=settings.max_upload_bytes)
     seconds = min(_wait_seconds(prefer), settings.max_wait_seconds)
     inspection_id = inspections.new_inspection_id()
     # Expected from before it exists, so that no verdict can be missed.
     with waiting.expecting(inspection_id) as finished:
-        accepted = await run_in_threadpool(
-            accept_submission,
-            caller,
-            submission,
-            inspection_id=inspection_id,
-            settings=settings,
-            idempotency_key=idempotency_key,
-        )
+        with door.one():
+            submission = await read_submission(request, max_bytes=settings.max_upload_bytes)
+            accepted = await run_in_threadpool(
+                accept_submission,
+                caller,
+                submission,
+                inspection_id=inspection_id,
+                settings=settings,
+                idempotency_key=idempotency_key,
+            )
+            del submission  # a caller who waits for the verdict need not hold the photo
         # Commit before ringing: a worker that wakes early would find no row.
         bell.ring()
         if accepted.inspection is not None and seconds > 0:

@@ -5,7 +5,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.auth import Submitter
-from api.deps import AppSettings, BaseUrl, Bell, WaitingCallers
+from api.deps import AppSettings, BaseUrl, Bell, Door, WaitingCallers
 from api.problems import responses
 from api.routes.inspections import SUBMISSION_BODY, IdempotencyHeader, read_when_finished
 from api.schemas import PredictionOut
@@ -23,7 +23,7 @@ _MOST_URGENT = 9
     summary="Submit a photo and wait for its verdict",
     responses={
         202: {"model": PredictionOut, "description": "Accepted, but not judged in time: poll."},
-        **responses(400, 401, 403, 413, 415, 422, 503),
+        **responses(400, 401, 403, 413, 415, 422, 429, 503),
     },
     openapi_extra=SUBMISSION_BODY,
 )
@@ -34,6 +34,7 @@ async def predict(
     bell: Bell,
     waiting: WaitingCallers,
     base_url: BaseUrl,
+    door: Door,
     idempotency_key: IdempotencyHeader = None,
 ) -> Response:
     """The same path as any inspection, at the highest priority, because somebody waits.
@@ -41,16 +42,18 @@ async def predict(
     If it takes longer than the service waits, the answer is 202 and
     `inspection.urls.self` is the address to poll.
     """
-    submission = await read_submission(request, max_bytes=settings.max_upload_bytes)
-    accepted = await run_in_threadpool(
-        accept_submission,
-        caller,
-        submission,
-        inspection_id=inspections.new_inspection_id(),
-        settings=settings,
-        idempotency_key=idempotency_key,
-        priority=_MOST_URGENT,
-    )
+    with door.one():
+        submission = await read_submission(request, max_bytes=settings.max_upload_bytes)
+        accepted = await run_in_threadpool(
+            accept_submission,
+            caller,
+            submission,
+            inspection_id=inspections.new_inspection_id(),
+            settings=settings,
+            idempotency_key=idempotency_key,
+            priority=_MOST_URGENT,
+        )
+        del submission  # the wait for the verdict need not hold the photo
     bell.ring()
     inspection = await read_when_finished(
         waiting, caller, accepted.inspection_id, base_url, settings.predict_wait_seconds
