@@ -10,8 +10,10 @@ test: .venv/ready
 check: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 bench: .venv/ready
-	$(BIN)/python tests/benchmarks/bench_pipeline.py
-	$(BIN)/python tests/benchmarks/bench_idle.py
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/defectscope bench engine
+	$(BIN)/defectscope bench gateway
+	$(BIN)/defectscope bench service
 clean:
 	rm -rf .venv
 

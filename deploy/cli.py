@@ -6,9 +6,10 @@ and work where torch is not installed.
 
 import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import platformdirs
 import typer
@@ -85,6 +86,20 @@ def up(
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         stack.stop()
     console.print("stopped")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(
+    context: typer.Context,
+    what: Annotated[Literal["engine", "service", "gateway"], typer.Argument()],
+    as_json: Json = False,
+) -> None:
+    """Measure against baselines in the same run; the last line is JSON. Options go through."""
+    script = Path(__file__).parents[1] / "tests" / "benchmarks" / f"bench_{what}.py"
+    if not script.is_file():
+        raise CommandError("The benchmarks are in the source tree: run this from a checkout.")
+    command = [sys.executable, str(script), *context.args, *(["--json"] if as_json else [])]
+    raise typer.Exit(subprocess.call(command))  # noqa: S603 - our own script
 
 
 @app.command()

@@ -13,17 +13,15 @@ Rounds alternate. The last line is JSON.
 
 import argparse
 import os
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import boto3
 import psutil
-from load import Seen, send
+from load import await_port, checked, free_port, send
 from measuring import Rates, finish, render_photos, tell, tell_ratio
 from sqlalchemy import create_engine, text
 
@@ -32,23 +30,12 @@ from deploy.local import LocalStack
 HERE = Path(__file__).parent
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def start(command: list[str], port: int, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         command, env={**os.environ, **environment}, stderr=subprocess.DEVNULL
     )
-    for _ in range(300):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return process
-        time.sleep(0.1)
-    raise SystemExit(f"{command} did not come up")
+    await_port(port)
+    return process
 
 
 def main() -> None:
@@ -217,12 +204,6 @@ def soak(
 def cpu_seconds(process: psutil.Process) -> float:
     times = process.cpu_times()
     return times.user + times.system
-
-
-def checked(seen: Seen) -> Seen:
-    if seen.failures:
-        raise SystemExit(f"{seen.failures} of {len(seen.latencies_ms)} were not accepted")
-    return seen
 
 
 if __name__ == "__main__":

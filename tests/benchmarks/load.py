@@ -6,6 +6,7 @@ machine as Python can.
 
 import http.client
 import multiprocessing
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -116,3 +117,28 @@ def _send(
     for thread in threads:
         thread.join()
     return Seen(time.perf_counter() - started, latencies, failures)
+
+
+def checked(seen: Seen) -> Seen:
+    """The same. Ends the benchmark if any request was not answered well."""
+    if seen.failures:
+        raise SystemExit(f"{seen.failures} of {len(seen.latencies_ms)} were not answered well")
+    return seen
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def await_port(port: int, seconds: float = 120) -> None:
+    """Return when something listens there. Ends the benchmark if nothing does in time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise SystemExit(f"nothing listens on port {port}")

@@ -157,13 +157,13 @@ def test_redis_writes_to_disk_never_drops_a_bell_and_asks_for_the_password(compo
         stranger.ping()
 
 
-def test_the_gpu_worker_starts_only_on_demand_and_differs_in_its_device_alone(services):
+def test_the_gpu_worker_starts_only_on_demand_and_differs_in_its_engine_alone(services):
     cpu, gpu = services["worker"], services["worker-gpu"]
 
     assert [name for name in services if "profiles" in services[name]] == ["worker-gpu"]
     assert gpu["profiles"] == ["gpu"]
     assert gpu["command"] == cpu["command"]
-    assert gpu["environment"] == {**cpu["environment"], "DEFECTSCOPE_DEVICE": "cuda"}
+    assert gpu["environment"] == {**cpu["environment"], "DEFECTSCOPE_ENGINE": "cuda-bf16"}
     (device,) = gpu["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
     # The CPU wheels are the default of the Dockerfile.

@@ -1,6 +1,6 @@
 """The bundled bottle model and its sample photos: rendered, trained and written by one command.
 
-    python -m worker.train.backbone --seed 0 --out worker/bundles
+    python -m worker.train.pretraining --seed 0 --checkpoint pretraining.pt --out worker/bundles
     python -m worker.train.bundled --seed 0
 
 No pixel of a photo goes into them, so they can be given to anybody, and made again.

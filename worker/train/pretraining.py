@@ -1,56 +1,55 @@
-"""Pretraining of the bundled backbone on rendered pictures.
+"""Pretraining of the bundled backbone on rendered pictures, from random weights.
 
-    python -m worker.train.pretraining --seed 0 --work pretraining --out worker/bundles
+    python -m worker.train.pretraining --seed 0 --checkpoint pretraining.pt --out worker/bundles
 
-Training all of DenseNet-121 takes a GPU or days. But random early layers already keep what there
-is to see, so they stay as they are: their maps of some ten thousand rendered views are computed
-once, and only what follows the third dense block is trained on them, the last transition and the
-last block. Three things are asked of the feature maps, cell by cell, and all of them need what a
-defect leaves in a picture rather than what the picture shows:
+Three things are asked of the feature maps, cell by cell, and all of them need what a defect
+leaves in a picture rather than what the picture shows:
 
 - which cells are defective, by one linear layer for all products;
-- which cells are defective, by a ridge regression that is fitted to some views of a product and
-  read on its other views (Bertinetto et al., ICLR 2019): what the head of a product has to do;
+- which cells are defective, by a ridge regression that is fitted, within the step, to some views
+  of a product and read on its other views (Bertinetto et al., ICLR 2019): what the head of a
+  product will have to do;
 - of which kind the defect is.
 
-A killed run goes on where it was when it is called again.
+The second and third dense block are asked the first question too (Lee et al., AISTATS 2015):
+gradients reach the early layers sooner, and what is seen best at a fine grain is learnt there.
+
+A killed run goes on from its checkpoint, with the same pictures that it would have seen.
 """
 
 import argparse
-import math
 import sys
-from collections import OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from shared.errors import InvalidInput
-from worker.inspect.backbone import CELLS, CHANNELS, freeze
+from worker.inspect.backbone import CHANNELS, build_backbone, freeze
 from worker.inspect.preprocess import to_classifier_input
-from worker.train.backbone import PICTURES, make_backbone, write_backbone
-from worker.train.pretraining_views import RENDERED, VIEWS, Bottles, draw_product
+from worker.train.backbone import PICTURES, calibrate_batch_norms, render_mix, write_backbone
+from worker.train.pretraining_views import PRODUCTS, RENDERED, VIEWS, Bottles, Views, draw_views
 from worker.train.progress import Progress, print_progress, silent
 
-PRODUCTS = 700
-EPOCHS = 4
-PER_STEP = 4
-"""Products in one step."""
-LEARNING_RATE = 1e-3
+STEPS = 300
+"""Few: the longer it is trained, the more it looks for the defects that we can render, and the less
+it sees of others (see the README)."""
+WARM_UP = 135
+"""Steps until the full rate, which stays."""
+AVERAGED = 0.98
+"""Of the averaged weights, how much is left of what they were one step ago."""
+LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.02
-WEIGHTS = {"everywhere": 1.0, "local": 1.0, "whole": 0.5, "kind": 0.2}
+LOSSES = {"early": 1.0, "everywhere": 1.0, "local": 1.0, "whole": 0.5, "kind": 0.2}
+"""What each of them weighs."""
 
-_FIRST_TRAINED = "transition3"
-_EARLY_SHAPE = (1024, 16, 16)
-_WARM_UP = 1 / 12
+_CHECKPOINT_EVERY = 25
+_ASKED_EARLY = {"denseblock2": 512, "denseblock3": 1024}  # with their channels
 _DEFECTIVE_WEIGHT = 3.0
-"""Of a defective cell against a sound one: there are some twenty-five sound ones to one."""
+"""Of a defective cell against a sound one: there are many more sound ones."""
 
 
 class Questions(nn.Module):
@@ -58,27 +57,40 @@ class Questions(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.defective = _asking(1)
-        self.kind = _asking(RENDERED + 1)
+        self.defective = _asking(CHANNELS, 1)
+        self.early = nn.ModuleList(
+            nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), _asking(channels, 1))
+            for channels in _ASKED_EARLY.values()
+        )
+        self.kind = _asking(CHANNELS, RENDERED + 1)
         self.ridge = nn.Parameter(torch.tensor(0.0))
         self.scale = nn.Parameter(torch.tensor([2.0, 2.0]))
         self.shift = nn.Parameter(torch.tensor(-1.0))
 
-    def losses(self, maps: Tensor, cover: Tensor, kinds: Tensor) -> dict[str, Tensor]:
+    def losses(
+        self, early: Sequence[Tensor], maps: Tensor, covers: Sequence[Tensor], kinds: Tensor
+    ) -> dict[str, Tensor]:
         """What the answers are off by.
 
-        maps (P * VIEWS, 1024, h, w) after norm5, product by product; cover (P * VIEWS, h, w) in
-        [0, 1]; kinds (P * VIEWS,), -1 for sound views.
+        Product by product, P * VIEWS rows: early, the maps after the blocks that are asked early;
+        maps (N, 1024, h, w) after norm5; covers (N, h, w) in [0, 1] for each of these maps;
+        kinds (N,), -1 for sound views.
         """
+        *early_covers, cover = covers
         cells = torch.relu(maps)
         rows, ys, xs = torch.nonzero((cover > 0.3) & (kinds >= 0)[:, None, None], as_tuple=True)
         by_kind = self.kind(cells).permute(0, 2, 3, 1)[rows, ys, xs]
         local, whole = self._by_regression(cells, cover)
+        asked_early = [
+            _binary(ask(some)[:, 0], wanted)
+            for ask, some, wanted in zip(self.early, early, early_covers, strict=True)
+        ]
         return {
+            "early": torch.stack(asked_early).sum(),
             "everywhere": _binary(self.defective(cells)[:, 0], cover),
-            "kind": F.cross_entropy(by_kind, kinds[rows]) if len(rows) else maps.new_zeros(()),
             "local": local,
             "whole": whole,
+            "kind": F.cross_entropy(by_kind, kinds[rows]) if len(rows) else maps.new_zeros(()),
         }
 
     def _by_regression(self, cells: Tensor, cover: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,9 +129,10 @@ class Questions(nn.Module):
         return answers
 
 
-def _asking(answers: int) -> nn.Conv2d:
-    layer = nn.Conv2d(CHANNELS, answers, 1)
+def _asking(channels: int, answers: int) -> nn.Conv2d:
+    layer = nn.Conv2d(channels, answers, 1)
     nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer
 
 
@@ -129,83 +142,20 @@ def _binary(logits: Tensor, wanted: Tensor) -> Tensor:
     )
 
 
-@dataclass(frozen=True)
-class EarlyMaps:
-    """What the frozen layers make of all views: on disk, because it is half a megabyte a view."""
-
-    maps: NDArray[np.float16]  # (N, VIEWS, 1024, 16, 16)
-    cover: NDArray[np.float32]  # (N, VIEWS, 8, 8)
-    kinds: NDArray[np.int64]  # (N, VIEWS)
-
-
-def split_backbone(backbone: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:
-    """The layers that stay, and those that are trained; both share the backbone's weights."""
-    layers = list(backbone.named_children())
-    first = [name for name, _ in layers].index(_FIRST_TRAINED)
-    return nn.Sequential(OrderedDict(layers[:first])), nn.Sequential(OrderedDict(layers[first:]))
-
-
-@torch.inference_mode()
-def compute_early_maps(
-    early: nn.Sequential, work: Path, *, seed: int, products: int, progress: Progress = silent
-) -> EarlyMaps:
-    """Draw all products and run the frozen layers over them, from where `work` left off."""
-    work.mkdir(parents=True, exist_ok=True)
-    count = work / f"products-done-seed-{seed}"
-    if not count.is_file() and any(work.iterdir()):
-        raise InvalidInput(f"{work} is of another pretraining: name an empty folder", field="work")
-    if not count.is_file():
-        count.write_text("0")
-    done = int(count.read_text())
-    mode = "r+" if done else "w+"
-    found = EarlyMaps(
-        _open(work / "maps.npy", mode, np.float16, (products, VIEWS, *_EARLY_SHAPE)),
-        _open(work / "cover.npy", mode, np.float32, (products, VIEWS, CELLS, CELLS)),
-        _open(work / "kinds.npy", mode, np.int64, (products, VIEWS)),
-    )
-    if done == products:
-        return found
-    early = early.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    bottles = Bottles(seed, progress)
-    with ThreadPoolExecutor(max_workers=1) as drawing:
-        coming = drawing.submit(draw_product, seed, done, bottles)
-        for number in range(done, products):
-            views = coming.result()
-            coming = drawing.submit(draw_product, seed, number + 1, bottles)
-            photos = to_classifier_input(views.pictures)
-            with torch.autocast("cpu", torch.bfloat16):
-                maps = early(photos.contiguous(memory_format=torch.channels_last))
-            found.maps[number] = maps.half().numpy()
-            found.cover[number], found.kinds[number] = views.cover, views.kinds
-            unfinished = count.with_suffix(".tmp")
-            unfinished.write_text(str(number + 1))
-            unfinished.replace(count)
-            progress("early maps", number + 1, products)
-    return found
-
-
-def _open(file: Path, mode: str, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
-    opened: NDArray[Any] = np.lib.format.open_memmap(file, mode, kind, shape)
-    if opened.shape != shape:
-        raise InvalidInput(f"{file} is of another pretraining: name an empty folder", field="work")
-    return opened
-
-
-def train_late_layers(
-    late: nn.Sequential,
-    early: EarlyMaps,
+def train_backbone(
+    backbone: nn.Sequential,
     checkpoint: Path,
     *,
     seed: int,
-    epochs: int = EPOCHS,
+    steps: int = STEPS,
     progress: Progress = silent,
 ) -> None:
-    """Train the late layers in place, from the last finished epoch of the checkpoint."""
+    """Train the weights in place, from where the checkpoint is if there is one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         questions = Questions()
-    late.requires_grad_(True).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    both = nn.ModuleList([late, questions])
+    backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    both = nn.ModuleDict({"backbone": backbone, "questions": questions})
     weights = list(both.parameters())
     optimiser = torch.optim.AdamW(
         [
@@ -214,104 +164,109 @@ def train_late_layers(
         ],
         lr=LEARNING_RATE,
     )
-    per_epoch = len(early.maps) // PER_STEP
-    for epoch in range(_resume(checkpoint, both, optimiser), epochs):
-        rng = np.random.default_rng([seed, 4, epoch])
-        order = rng.permutation(len(early.maps))
-        for step in range(per_epoch):
-            done = (epoch * per_epoch + step) / (epochs * per_epoch)
+    averaging = get_ema_multi_avg_fn(AVERAGED)  # type: ignore[no-untyped-call]
+    average = AveragedModel(backbone, multi_avg_fn=averaging)
+    done = _resume(checkpoint, both, average, optimiser)
+    bottles = Bottles(seed, progress)
+    both.train()
+    with ThreadPoolExecutor(max_workers=1) as drawing:
+        coming = drawing.submit(draw_views, seed, done, bottles)
+        for step in range(done, steps):
+            views = coming.result()
+            coming = drawing.submit(draw_views, seed, step + 1, bottles)
             for group in optimiser.param_groups:
-                group["lr"] = LEARNING_RATE * _share_of_rate(done)
-            chosen = order[step * PER_STEP : (step + 1) * PER_STEP]
-            maps, cover = _laid(rng, early.maps[chosen], early.cover[chosen])
-            with torch.autocast("cpu", torch.bfloat16):
-                answers = late(maps.contiguous(memory_format=torch.channels_last))
-            losses = questions.losses(
-                answers.float(), cover, torch.from_numpy(early.kinds[chosen]).flatten()
-            )
-            total = torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
+                group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / WARM_UP)
+            losses = _ask(backbone, questions, views)
+            total = torch.stack([LOSSES[name] * loss for name, loss in losses.items()]).sum()
             optimiser.zero_grad()
             total.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(weights, 2.0)
             optimiser.step()
-            progress("late layers", epoch * per_epoch + step + 1, epochs * per_epoch)
-        _save(checkpoint, both, optimiser, epoch + 1)
-    freeze(late)
+            average.update_parameters(backbone)
+            if (step + 1) % _CHECKPOINT_EVERY == 0 or step + 1 == steps:
+                _save(checkpoint, both, average, optimiser, step + 1)
+            progress("pretraining", step + 1, steps)
+    # Single steps jump from one set of defects to another; their average does not.
+    with torch.no_grad():
+        for weight, averaged in zip(backbone.parameters(), average.parameters(), strict=True):
+            weight.copy_(averaged)
+    freeze(backbone)
 
 
-def _laid(
-    rng: np.random.Generator, maps: NDArray[np.float16], cover: NDArray[np.float32]
-) -> tuple[Tensor, Tensor]:
-    """The views of a step, (P, VIEWS, …) to (P * VIEWS, …), turned and mirrored all alike."""
-    turns, is_mirrored = int(rng.integers(4)), rng.random() < 0.5
-
-    def lay(values: NDArray[Any]) -> Tensor:
-        laid = np.rot90(values, turns, axes=(-2, -1))
-        laid = np.ascontiguousarray(laid[..., ::-1] if is_mirrored else laid)
-        return torch.from_numpy(laid).flatten(0, 1).float()
-
-    return lay(maps), lay(cover)
+def _ask(backbone: nn.Sequential, questions: Questions, views: Views) -> dict[str, Tensor]:
+    maps = to_classifier_input(views.pictures).contiguous(memory_format=torch.channels_last)
+    early: list[Tensor] = []
+    with torch.autocast("cpu", torch.bfloat16):
+        for name, layer in backbone.named_children():
+            maps = layer(maps)
+            if name in _ASKED_EARLY:
+                early.append(maps.float())
+    covers = [torch.from_numpy(cover) for cover in views.covers]
+    return questions.losses(early, maps.float(), covers, torch.from_numpy(views.kinds))
 
 
-def _share_of_rate(done: float) -> float:
-    """A twelfth of the way up, then down along a cosine."""
-    if done < _WARM_UP:
-        return (done + 0.01) / (_WARM_UP + 0.01)
-    return 0.5 * (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP)))
-
-
-def _resume(checkpoint: Path, both: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """The number of epochs that are done already."""
+def _resume(
+    checkpoint: Path, both: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
+) -> int:
+    """The number of steps that are done already."""
     if not checkpoint.is_file():
         return 0
     state = torch.load(checkpoint, weights_only=True)
     both.load_state_dict(state["weights"])
+    average.load_state_dict(state["average"])
     optimiser.load_state_dict(state["optimiser"])
-    return int(state["epoch"])
+    return int(state["step"])
 
 
-def _save(checkpoint: Path, both: nn.Module, optimiser: torch.optim.Optimizer, epoch: int) -> None:
+def _save(
+    checkpoint: Path,
+    both: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+) -> None:
     unfinished = checkpoint.with_suffix(".tmp")
-    state = {"weights": both.state_dict(), "optimiser": optimiser.state_dict(), "epoch": epoch}
+    state = {
+        "weights": both.state_dict(),
+        "average": average.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "step": step,
+    }
     torch.save(state, unfinished)
     unfinished.replace(checkpoint)
 
 
 def pretrain(
-    *,
-    seed: int,
-    work: Path,
-    products: int = PRODUCTS,
-    epochs: int = EPOCHS,
-    progress: Progress = silent,
+    checkpoint: Path, *, seed: int, steps: int = STEPS, progress: Progress = silent
 ) -> nn.Sequential:
-    """The backbone, frozen. `work`: a folder for what is finished; 10 GB, may be deleted after."""
-    backbone = make_backbone(seed=seed, progress=progress)
-    early, late = split_backbone(backbone)
-    maps = compute_early_maps(early, work, seed=seed, products=products, progress=progress)
-    train_late_layers(late, maps, work / "late.pt", seed=seed, epochs=epochs, progress=progress)
+    """The backbone, frozen, its batch norms calibrated on a mix of whole pictures."""
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = build_backbone()
+    train_backbone(backbone, checkpoint, seed=seed, steps=steps, progress=progress)
+    calibrate_batch_norms(backbone, render_mix(seed, PICTURES, progress), progress)
     return backbone
 
 
 def provenance(seed: int) -> str:
     """Where the weights of `pretrain` come from, in words."""
     return (
-        f"DenseNet-121, pretrained on {PRODUCTS * VIEWS} views of {PRODUCTS} products, all "
-        f"rendered by this project (seed {seed}): parts and materials of all sorts, a quarter "
-        "bottles, half of the views with synthetic or rendered defects. The layers up to the third "
-        f"dense block are random sparse filters with batch norms calibrated on {PICTURES} of its "
-        f"pictures; the last transition and block were trained for {EPOCHS} epochs to find the "
-        "defects. No photo and no foreign weights."
+        f"DenseNet-121, trained from random weights on {STEPS * PRODUCTS * VIEWS} views of "
+        f"{STEPS * PRODUCTS} products, all rendered by this project (seed {seed}): parts and "
+        "materials of all sorts, a quarter bottles, half of the views with synthetic or rendered "
+        f"defects, to find the defects. Batch norms calibrated on {PICTURES} of its pictures. "
+        "No photo and no foreign weights."
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the bundled backbone.")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path, required=True, help="folder to go on from when killed")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="to go on from when killed")
     parser.add_argument("--out", type=Path, required=True, help="folder of the file")
     arguments = parser.parse_args()
-    backbone = pretrain(seed=arguments.seed, work=arguments.work, progress=print_progress)
+    backbone = pretrain(arguments.checkpoint, seed=arguments.seed, progress=print_progress)
     path = write_backbone(backbone, arguments.out, provenance=provenance(arguments.seed))
     sys.stdout.write(f"{path}\n")
 

@@ -1,0 +1,86 @@
+"""Bounds on what waits and on what is received at once."""
+
+import asyncio
+
+import pytest
+
+from api.admission import Admission
+from shared.errors import TooMany
+from shared.settings import get_settings
+
+
+@pytest.fixture
+def door(services):
+    return Admission(get_settings().model_copy(update={"max_queued": 2, "max_submissions": 2}))
+
+
+def test_a_full_queue_is_told_with_a_time_to_come_back(api, png, wait_until):
+    api.app.state.admission._most_queued = 1
+    first = api.post("/v1/inspections", files={"file": png})
+    assert first.status_code == 202
+    # The depth is looked up once a second.
+    wait_until(lambda: api.app.state.admission._queued >= 1, "the look", seconds=5)
+
+    refused = api.post("/v1/inspections", files={"file": png})
+
+    assert refused.status_code == 429
+    assert refused.json()["code"] == "queue_full"
+    assert int(refused.headers["Retry-After"]) > 0
+    # What is there can be asked for all the same.
+    assert api.get(first.headers["Location"]).status_code == 200
+    api.post(f"{first.headers['Location']}/cancel")
+    wait_until(lambda: api.app.state.admission._queued == 0, "the look", seconds=5)
+    assert api.post("/v1/inspections", files={"file": png}).status_code == 202
+
+
+def test_a_full_queue_refuses_before_the_photo_is_read(api, png, monkeypatch):
+    async def read(*_, **__):
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr("api.routes.inspections.read_submission", read)
+    api.app.state.admission._queued = api.app.state.admission._most_queued
+
+    assert api.post("/v1/inspections", files={"file": png}).status_code == 429
+
+
+def test_no_more_than_so_many_are_received_at_once(door):
+    with door.one(), door.one():
+        with pytest.raises(TooMany) as refused, door.one():
+            pass
+        assert refused.value.code == "too_many_at_once"
+    with door.one():
+        pass
+
+
+def test_a_submission_that_fails_gives_its_place_back(door):
+    for _ in range(5):
+        with pytest.raises(RuntimeError), door.one():
+            raise RuntimeError
+
+
+def test_with_the_database_away_the_last_look_stands_and_looking_goes_on(door, monkeypatch):
+    from api import admission
+    from shared.errors import DatabaseUnavailable
+
+    answers = iter([DatabaseUnavailable("away"), ValueError("surprise"), 2])
+
+    def depth(most):
+        answer = next(answers, 2)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(admission, "_depth", depth)
+    monkeypatch.setattr(admission, "_LOOK_SECONDS", 0.01)
+
+    async def look():
+        await door.start()
+        for _ in range(200):
+            await asyncio.sleep(0.01)
+            if door._queued == 2:
+                break
+        await door.stop()
+
+    asyncio.run(look())
+    with pytest.raises(TooMany), door.one():
+        pass
