@@ -6,7 +6,7 @@ checks cost nothing: the depth of the queue is looked up once a second for all c
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 
 import structlog
@@ -42,27 +42,32 @@ class Admission:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    @contextmanager
-    def one(self) -> Iterator[None]:
+    def one(self) -> AbstractContextManager[None]:
         """Hold a place while a submission is read and stored. Raises TooMany."""
+        return self.places(1)
+
+    @contextmanager
+    def places(self, count: int) -> Iterator[None]:
+        """As many places as what is received may take memory. Raises TooMany."""
         if self._queued >= self._most_queued:
             raise TooMany(
                 f"{self._most_queued} photos wait to be judged already; send this one again later.",
                 code="queue_full",
                 retry_after=_COME_BACK_TO_A_FULL_QUEUE,
             )
-        if self._at_once >= self._most_at_once:
+        # A batch alone always fits, whatever the setting.
+        if self._at_once and self._at_once + count > self._most_at_once:
             raise TooMany(
-                f"{self._most_at_once} photos are being received at this moment; send this one "
+                f"{self._at_once} photos are being received at this moment; send this one "
                 "again in a second.",
                 code="too_many_at_once",
                 retry_after=_COME_BACK_TO_A_BUSY_GATEWAY,
             )
-        self._at_once += 1
+        self._at_once += count
         try:
             yield
         finally:
-            self._at_once -= 1
+            self._at_once -= count
 
     async def _look(self) -> None:
         while True:

@@ -10,7 +10,7 @@ from fastapi_offline import FastAPIOffline
 
 from api import problems
 from api.admission import Admission
-from api.routes import inspections, operations, predict, products, shadows
+from api.routes import batches, inspections, operations, predict, products, shadows, uploads
 from api.waiting import Waiting
 from shared.logs import configure_logging
 from shared.queue import Ringer, celery_app
@@ -54,7 +54,7 @@ def make_app() -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     problems.install(app)
-    for module in (inspections, predict, products, shadows, operations):
+    for module in (inspections, batches, uploads, predict, products, shadows, operations):
         app.include_router(module.router)
 
     generate = app.openapi

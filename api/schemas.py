@@ -43,6 +43,7 @@ INSPECTION_EXAMPLE: dict[str, Any] = {
     "captured_at": "2026-11-23T08:30:00Z",
     "metadata": {"shift": "early"},
     "priority": 5,
+    "batch_id": None,
     "classifier": {"defect_probability": 0.41, "threshold": 0.336, "defective": True},
     "autoencoder": {"mse": 0.0021, "anomaly_score": 3.1, "threshold": 4.2, "anomalous": False},
     "domain": {"distance": 31.0, "limit": 55.0, "in_domain": True},
@@ -51,7 +52,7 @@ INSPECTION_EXAMPLE: dict[str, Any] = {
         "product": "bottle",
         "version": 3,
         "digest": "sha256:" + "0f" * 32,
-        "engine": "torch-cpu",
+        "engine": "openvino-bf16",
     },
     "image": {
         "sha256": "sha256:" + "a5" * 32,
@@ -175,6 +176,7 @@ class InspectionOut(BaseModel):
     captured_at: datetime | None
     metadata: dict[str, Any]
     priority: int
+    batch_id: str | None
     classifier: ClassifierOut | None
     autoencoder: AutoencoderOut | None
     domain: DomainOut | None
@@ -207,6 +209,7 @@ class InspectionOut(BaseModel):
             captured_at=row.captured_at,
             metadata=row.annotations,
             priority=row.priority,
+            batch_id=row.batch_id,
             **(
                 scores_out(_scores(row), Thresholds.model_validate(row.model_version.thresholds))
                 if row.status is Status.SUCCEEDED

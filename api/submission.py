@@ -1,20 +1,14 @@
-"""A submission, from the bytes of a request to a committed row.
+"""What a request submits: the photos and the fields beside them, bounded while they are read."""
 
-The order is the promise: original into storage, row and idempotency key in one
-transaction, and only then a 202. What fails in between leaves no row.
-"""
-
-import hashlib
 import json
 import math
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from threading import Lock
 from typing import Annotated, Any
 
 import structlog
-from cachetools import TTLCache
 from fastapi import Request
 from pydantic import (
     AfterValidator,
@@ -26,26 +20,17 @@ from pydantic import (
     StringConstraints,
     ValidationError,
 )
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from api.problems import field_errors
-from shared import idempotency, inspections, products
-from shared.db import transaction
 from shared.errors import (
-    DatabaseUnavailable,
-    DefectScopeError,
     InvalidInput,
     Malformed,
     NotAnImage,
     TooLarge,
 )
-from shared.image_headers import ImageHeader, read_header
-from shared.inspections import Part, StoredImage
-from shared.keys import Caller
-from shared.settings import Settings
-from shared.storage import image_key, storage
-from shared.tables import Inspection
+from shared.inspections import Part
 
 log = structlog.stdlib.get_logger()
 
@@ -53,6 +38,12 @@ _FORM_OVERHEAD = 128 * 1024
 """Bytes that a form may have beside the photo."""
 _MAX_DRAIN = 32 * 1024 * 1024
 """A client that is over the limit is read on up to here, so that it sees the answer."""
+MAX_BATCH_FILES = 100
+MAX_BATCH_BYTES = 64 * 1024 * 1024
+"""Of the whole form."""
+BATCH_PRIORITY = 2
+"""Unless the sender says otherwise: whoever submits single photos is waiting for them."""
+_MAX_JSON = 64 * 1024
 _MAX_METADATA = 16 * 1024
 _MAX_METADATA_DEPTH = 32
 
@@ -143,15 +134,29 @@ class Fields(BaseModel):
     )
     priority: int = Field(5, ge=0, le=9, description="9 is judged first.")
 
+    @property
+    def part(self) -> Part:
+        return Part(
+            serial=self.serial,
+            lot=self.lot,
+            line=self.line,
+            station=self.station,
+            captured_at=self.captured_at,
+            annotations=self.metadata,
+        )
+
 
 @dataclass(frozen=True)
 class Submission:
-    data: bytes
     fields: Fields
+    data: bytes = b""
+    upload_id: str | None = None
+    """Instead of data: what was put into storage before."""
 
 
 async def read_submission(request: Request, *, max_bytes: int) -> Submission:
-    """The photo and its fields, from a form or from a raw `image/*` body with query fields.
+    """The photo and its fields: a form, a raw `image/*` body with query fields, or JSON with the
+    id of an upload.
 
     Bytes are counted as they arrive. Raises TooLarge, Malformed, NotAnImage,
     InvalidInput.
@@ -160,25 +165,104 @@ async def read_submission(request: Request, *, max_bytes: int) -> Submission:
     if media_type == "multipart/form-data":
         return await _read_form(request, max_bytes)
     if media_type.startswith("image/") or media_type == "application/octet-stream":
-        data = b"".join([piece async for piece in _counted(request, max_bytes, max_bytes)])
-        return Submission(data, _fields(dict(request.query_params)))
+        data = await read_body(request, max_bytes=max_bytes)
+        return Submission(_fields(dict(request.query_params)), data)
+    if media_type == "application/json":
+        return await _read_json(request)
     raise NotAnImage(
-        "Send the photo as multipart/form-data with a part `file`, or as the body with "
-        "Content-Type image/jpeg or image/png.",
+        "Send the photo as multipart/form-data with a part `file`, as the body with Content-Type "
+        "image/jpeg or image/png, or as JSON with the `upload_id` of a direct upload.",
         code="unsupported_content_type",
     )
 
 
+async def read_body(request: Request, *, max_bytes: int) -> bytes:
+    """All of it, counted as it arrives. Raises TooLarge."""
+    return b"".join([piece async for piece in _counted(request, max_bytes, max_bytes)])
+
+
+async def _read_json(request: Request) -> Submission:
+    body = await read_body(request, max_bytes=_MAX_JSON)
+    try:
+        given = json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"The JSON cannot be read: {error}.") from error
+    upload_id = given.pop("upload_id", None) if isinstance(given, dict) else None
+    if not isinstance(upload_id, str):
+        raise InvalidInput(
+            "Send a JSON object with the `upload_id` that POST /v1/uploads gave.", field="upload_id"
+        )
+    if isinstance(given.get("metadata"), dict):
+        # As in a form, so that it is checked in the same way.
+        given["metadata"] = json.dumps(given["metadata"])
+    return Submission(_fields(given), upload_id=upload_id)
+
+
 async def _read_form(request: Request, max_bytes: int) -> Submission:
+    limit = max_bytes + _FORM_OVERHEAD
+    async with _form(request, limit=limit, told=max_bytes, max_files=1) as form:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise _file_missing()
+        data = await file.read()
+        if len(data) > max_bytes:
+            raise _too_large(max_bytes)
+        return Submission(_fields(_texts(form)), data)
+
+
+@dataclass(frozen=True)
+class BatchSubmission:
+    fields: Fields
+    batch_id: str | None
+    """An earlier batch to add to."""
+    photos: list[tuple[str, bytes]]
+    """Name and bytes of each file; those over the limit of one photo are as they came."""
+
+
+async def read_batch(request: Request) -> BatchSubmission:
+    """A form with many files in parts `file`, and fields that hold for all of them.
+
+    Raises as `read_submission`.
+    """
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media_type != "multipart/form-data":
+        raise NotAnImage(
+            "Send the photos as multipart/form-data, each in a part `file`.",
+            code="unsupported_content_type",
+        )
+    async with _form(
+        request, limit=MAX_BATCH_BYTES, told=MAX_BATCH_BYTES, max_files=MAX_BATCH_FILES
+    ) as form:
+        files = [file for file in form.getlist("file") if isinstance(file, UploadFile)]
+        if not files:
+            raise _file_missing()
+        photos = [(file.filename or "", await file.read()) for file in files]
+        texts = {"priority": BATCH_PRIORITY, **_texts(form)}
+        batch_id = texts.pop("batch_id", None) or None
+        return BatchSubmission(_fields(texts), batch_id, photos)
+
+
+def _file_missing() -> InvalidInput:
+    return InvalidInput(
+        "The form has no photo: send it as a file in the part `file`.",
+        code="file_missing",
+        field="file",
+    )
+
+
+@asynccontextmanager
+async def _form(
+    request: Request, *, limit: int, told: int, max_files: int
+) -> AsyncGenerator[FormData, None]:
     class InMemory(MultiPartParser):
         # The whole body is bounded, so nothing needs to touch the disk.
-        spool_max_size = max_bytes + _FORM_OVERHEAD
+        spool_max_size = limit
 
     parser = InMemory(
         request.headers,
-        _counted(request, max_bytes + _FORM_OVERHEAD, max_bytes),
-        max_files=1,
-        max_fields=len(Fields.model_fields),
+        _counted(request, limit, told),
+        max_files=max_files,
+        max_fields=len(Fields.model_fields) + 1,
         max_part_size=_MAX_METADATA + 1024,
     )
     try:
@@ -188,25 +272,19 @@ async def _read_form(request: Request, max_bytes: int) -> Submission:
     except (KeyError, ValueError) as error:
         raise Malformed("The form cannot be read: its boundary or headers are broken.") from error
     try:
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise InvalidInput(
-                "The form has no photo: send it as a file in the part `file`.",
-                code="file_missing",
-                field="file",
-            )
-        data = await file.read()
-        if len(data) > max_bytes:
-            raise _too_large(max_bytes)
-        texts: dict[str, Any] = {}
-        for name, value in form.multi_items():
-            if isinstance(value, str):
-                if name in texts:
-                    raise InvalidInput(f"The field {name!r} came twice.", field=name)
-                texts[name] = value
+        yield form
     finally:
         await form.close()
-    return Submission(data, _fields(texts))
+
+
+def _texts(form: FormData) -> dict[str, Any]:
+    texts: dict[str, Any] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, str):
+            if name in texts:
+                raise InvalidInput(f"The field {name!r} came twice.", field=name)
+            texts[name] = value
+    return texts
 
 
 def _fields(texts: dict[str, Any]) -> Fields:
@@ -247,126 +325,3 @@ def _too_large(limit: int) -> TooLarge:
     return TooLarge(
         f"A photo may have at most {limit} bytes ({limit // 2**20} MB); send a smaller one."
     )
-
-
-@dataclass(frozen=True)
-class Accepted:
-    inspection_id: str
-    inspection: Inspection | None
-    """The row that was written; None for a replay."""
-
-    @property
-    def is_replay(self) -> bool:
-        """The same Idempotency-Key and payload came before: this is what it made then."""
-        return self.inspection is None
-
-
-class _AnotherWasFirst(Exception):
-    pass
-
-
-def accept_submission(
-    caller: Caller,
-    submission: Submission,
-    *,
-    inspection_id: str,
-    settings: Settings,
-    idempotency_key: str | None,
-    priority: int | None = None,
-) -> Accepted:
-    """Check, store and commit one photo: one object, one transaction. Blocks: runs in a thread.
-
-    `inspection_id`: a new one, which it gets unless it is a replay.
-    Raises the image errors, InvalidInput for an unknown product or a reused
-    key, Unavailable where storage or the database is away; then there is no row.
-    """
-    header = read_header(
-        submission.data, min_side=settings.min_side_px, max_pixels=settings.max_pixels
-    )
-    fields = submission.fields
-    _check_product(caller.organisation_id, fields.product)
-    sha256 = hashlib.sha256(submission.data).hexdigest()
-    payload = idempotency.payload_digest(sha256, fields.model_dump(mode="json"))
-    image = _store(caller, submission.data, header, sha256, inspection_id)
-    try:
-        with transaction() as session:
-            inspection = inspections.accept(
-                session,
-                inspection_id=inspection_id,
-                product=products.product_for_submission(
-                    session, organisation_id=caller.organisation_id, name=fields.product
-                ),
-                image=image,
-                part=Part(
-                    serial=fields.serial,
-                    lot=fields.lot,
-                    line=fields.line,
-                    station=fields.station,
-                    captured_at=fields.captured_at,
-                    annotations=fields.metadata,
-                ),
-                priority=fields.priority if priority is None else priority,
-                actor=caller.key_id,
-            )
-            if idempotency_key is not None and not idempotency.remember(
-                session,
-                api_key_id=caller.key_id,
-                key=idempotency_key,
-                payload_sha256=payload,
-                inspection_id=inspection_id,
-            ):
-                raise _AnotherWasFirst
-    except _AnotherWasFirst:
-        _discard(image.key)
-        with transaction() as session:
-            earlier = idempotency.find(
-                session, api_key_id=caller.key_id, key=str(idempotency_key), payload_sha256=payload
-            )
-        if earlier is None:
-            raise RuntimeError("an idempotency key vanished within its life") from None
-        return Accepted(earlier, None)
-    except DatabaseUnavailable:
-        # The commit may have gone through before the connection broke: a row
-        # without its photo would be worse than an orphan.
-        raise
-    except BaseException:
-        _discard(image.key)
-        raise
-    return Accepted(inspection_id, inspection)
-
-
-_known: TTLCache[str, frozenset[str]] = TTLCache(maxsize=1024, ttl=60)
-_knowing = Lock()
-
-
-def _check_product(organisation_id: str, name: str | None) -> None:
-    """Refuse an unknown product before the upload to storage: it must not cost an object.
-
-    A product that was known a minute ago is let through; the transaction that accepts the photo
-    looks again.
-    """
-    with _knowing:
-        known = _known.get(organisation_id, frozenset())
-    if name in known or (name is None and len(known) == 1):
-        return
-    with transaction() as session:
-        products.product_for_submission(session, organisation_id=organisation_id, name=name)
-        known = products.known_names(session, organisation_id)
-    with _knowing:
-        _known[organisation_id] = known
-
-
-def _store(
-    caller: Caller, data: bytes, header: ImageHeader, sha256: str, inspection_id: str
-) -> StoredImage:
-    key = image_key(caller.organisation_id, inspection_id, header.media_type, datetime.now(UTC))
-    storage().put(key, data, header.media_type)
-    return StoredImage(key, sha256, len(data), header.media_type, header.width, header.height)
-
-
-def _discard(key: str) -> None:
-    """No row was written, so nothing points to the object. What stays behind is an orphan."""
-    try:
-        storage().delete(key)
-    except DefectScopeError as error:
-        log.warning("orphan_left", key=key, error=str(error))

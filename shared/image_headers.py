@@ -39,12 +39,28 @@ def read_header(
     return ImageHeader(media_type, structure.width, structure.height)
 
 
-def read_structure(
-    data: bytes, *, min_side: int = MIN_SIDE, max_pixels: int = MAX_PIXELS
-) -> JpegStructure | PngStructure:
-    """As `read_header`, but tells a decoder where the parts are."""
-    structure = _walk(data)
-    width, height = structure.width, structure.height
+def sniff_header(
+    start: bytes, *, min_side: int = MIN_SIDE, max_pixels: int = MAX_PIXELS
+) -> ImageHeader:
+    """Kind and size by the start of a file alone, for pictures that we have not received.
+
+    start: its first 64 KiB or more. Raises NotAnImage, UnreadableImage or ImageOutOfBounds. That
+    the rest is sound is for whoever reads it.
+    """
+    if start.startswith(png_structure.SIGNATURE):
+        size, media_type = png_structure.size_of(start), "image/png"
+    elif start.startswith(b"\xff\xd8\xff"):
+        size, media_type = jpeg_structure.size_of(start), "image/jpeg"
+    else:
+        raise NotAnImage("The file is neither a JPEG nor a PNG. Convert it to one of them.")
+    if size is None:
+        raise UnreadableImage("The start of the file does not say how large the picture is.")
+    width, height = size
+    _check_size(width, height, min_side=min_side, max_pixels=max_pixels)
+    return ImageHeader(media_type, width, height)
+
+
+def _check_size(width: int, height: int, *, min_side: int, max_pixels: int) -> None:
     if min(width, height) < min_side:
         raise ImageOutOfBounds(
             f"The picture is {width} x {height} pixels; send one of at least "
@@ -55,6 +71,15 @@ def read_structure(
             f"The picture is {width} x {height} pixels, which is {width * height:,}; "
             f"scale it down to at most {max_pixels:,}."
         )
+
+
+def read_structure(
+    data: bytes, *, min_side: int = MIN_SIDE, max_pixels: int = MAX_PIXELS
+) -> JpegStructure | PngStructure:
+    """As `read_header`, but tells a decoder where the parts are."""
+    structure = _walk(data)
+    width, height = structure.width, structure.height
+    _check_size(width, height, min_side=min_side, max_pixels=max_pixels)
     if structure.sample_bytes > 4 * max_pixels:  # as much as 8-bit colour with alpha takes
         raise ImageOutOfBounds(
             f"The picture is {width} x {height} pixels of {structure.sample_bytes:,} bytes; "

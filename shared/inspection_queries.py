@@ -32,6 +32,7 @@ class Filters:
     verdict: Verdict | None = None
     disposition: Disposition | None = None
     status: Status | None = None
+    batch: str | None = None
     since: datetime | None = None
     """Accepted at or after."""
     until: datetime | None = None
@@ -82,6 +83,7 @@ def page(
         (Inspection.verdict, filters.verdict),
         (Inspection.disposition, filters.disposition),
         (Inspection.status, filters.status),
+        (Inspection.batch_id, filters.batch),
     ):
         if wanted is not None:
             query = query.where(column == wanted)

@@ -65,6 +65,7 @@ class Claimed:
     id: str
     organisation_id: str
     image_key: str
+    image_sha256: str
     model_version_id: str
     shadow_version_id: str | None
     """The product's shadow at the moment of the claim; see shadows.py."""
@@ -117,49 +118,55 @@ def new_inspection_id() -> str:
     return new_id("insp")
 
 
-def accept(
-    session: Session,
-    *,
-    inspection_id: str,
-    product: Product,
-    image: StoredImage,
-    part: Part,
-    priority: int,
-    actor: str,
-    batch_id: str | None = None,
-) -> Inspection:
-    """Write a new inspection as queued and return it. The caller commits, answers 202, then rings.
+@dataclass(frozen=True)
+class Submitted:
+    """A photo whose original is in storage, to be accepted."""
 
-    `product` was read in this session, with an active version: that judges the photo.
+    id: str
+    image: StoredImage
+    part: Part
+    priority: int
+    batch_id: str | None = None
+
+
+def accept(
+    session: Session, *, product: Product, photos: Sequence[Submitted], actor: str
+) -> list[Inspection]:
+    """Write new inspections as queued and return them. The caller commits, answers, then rings.
+
+    `product` was read in this session, with an active version: that judges the photos.
     """
-    inspection = Inspection(
-        id=inspection_id,
-        organisation_id=product.organisation_id,
-        product=product,
-        model_version=product.active_version,
-        serial=part.serial,
-        lot=part.lot,
-        line=part.line,
-        station=part.station,
-        captured_at=part.captured_at,
-        annotations=part.annotations,
-        image_key=image.key,
-        image_sha256=image.sha256,
-        image_bytes=image.bytes,
-        media_type=image.media_type,
-        width=image.width,
-        height=image.height,
-        status=Status.QUEUED,
-        priority=priority,
-        source=f"{actor}/{part.station or ''}/{part.lot or ''}",
-        batch_id=batch_id,
-        review=None,
-        review_reasons=[],
-    )
-    session.add(inspection)
+    accepted = [
+        Inspection(
+            id=photo.id,
+            organisation_id=product.organisation_id,
+            product=product,
+            model_version=product.active_version,
+            serial=photo.part.serial,
+            lot=photo.part.lot,
+            line=photo.part.line,
+            station=photo.part.station,
+            captured_at=photo.part.captured_at,
+            batch_id=photo.batch_id,
+            annotations=photo.part.annotations,
+            image_key=photo.image.key,
+            image_sha256=photo.image.sha256,
+            image_bytes=photo.image.bytes,
+            media_type=photo.image.media_type,
+            width=photo.image.width,
+            height=photo.image.height,
+            status=Status.QUEUED,
+            priority=photo.priority,
+            source=f"{actor}/{photo.part.station or ''}/{photo.part.lot or ''}",
+            review=None,
+            review_reasons=[],
+        )
+        for photo in photos
+    ]
+    session.add_all(accepted)
     session.flush()
-    _note(session, [inspection_id], actor=actor, event="accepted")
-    return inspection
+    _note(session, [photo.id for photo in photos], actor=actor, event="accepted")
+    return accepted
 
 
 def claim(
@@ -199,6 +206,7 @@ def claim(
             Inspection.id,
             Inspection.organisation_id,
             Inspection.image_key,
+            Inspection.image_sha256,
             Inspection.model_version_id,
             select(Product.shadow_version_id)
             .where(Product.id == Inspection.product_id)
@@ -214,6 +222,7 @@ def claim(
             id=row.id,
             organisation_id=row.organisation_id,
             image_key=row.image_key,
+            image_sha256=row.image_sha256,
             model_version_id=row.model_version_id,
             # Photos accepted before another version was activated may still be its own.
             shadow_version_id=row.shadow_version_id

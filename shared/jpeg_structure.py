@@ -285,3 +285,20 @@ def _read_scan(frame: _Frame | None, body: bytes) -> bytes:
             _refuse("sends its scans out of order", _SEND_AGAIN)
         missing[first : last + 1] = [low] * (last + 1 - first)
     return b"\xff\xda" + struct.pack(">H", len(body) + 2) + body
+
+
+def size_of(start: bytes) -> tuple[int, int] | None:
+    """Width and height by the first frame header; None if these bytes end before it."""
+    at = 2
+    while match := _MARKER.match(start, at):
+        marker, body = match[1][0], match.end()
+        if marker in _STANDALONE:
+            at = body
+            continue
+        if len(start) < body + 7:
+            return None
+        if marker in (*_SEQUENTIAL, _PROGRESSIVE):
+            height, width = struct.unpack_from(">HH", start, body + 3)
+            return width, height
+        at = body + max(2, struct.unpack_from(">H", start, body)[0])
+    return None

@@ -204,3 +204,11 @@ def _read_header(data: bytes, chunk: _Chunk | None) -> tuple[int, int, int, int]
     if compression or filtering or interlacing > 1:
         _refuse("is packed in a way that PNG does not have", _SAVE_AGAIN)
     return width, height, bit_depth, colour_type
+
+
+def size_of(start: bytes) -> tuple[int, int] | None:
+    """Width and height by the header chunk, which comes first; None if it is not there."""
+    if len(start) < 24 or start[12:16] != b"IHDR":
+        return None
+    width, height = struct.unpack_from(">II", start, 16)
+    return width, height

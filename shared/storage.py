@@ -8,8 +8,10 @@ apart from a store that is away.
 import os
 import tempfile
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -48,6 +50,15 @@ def artifact_key(sha256: str) -> str:
     return f"artifacts/{sha256.removeprefix('sha256:')}"
 
 
+@dataclass(frozen=True)
+class UploadLink:
+    """Where and how a client puts one object, for a while."""
+
+    url: str
+    headers: dict[str, str]
+    """All of them are signed: the store takes these bytes and no others."""
+
+
 class Storage(Protocol):
     """Raises StorageUnavailable where the store is away, full or refuses us."""
 
@@ -60,6 +71,9 @@ class Storage(Protocol):
     def stream(self, key: str) -> Iterator[bytes]:
         """The object's bytes in pieces of at most 1 MiB. Raises NotFound before the first."""
 
+    def start_of(self, key: str, length: int) -> tuple[bytes, int]:
+        """The first bytes of the object, at most `length`, and its size. Raises NotFound."""
+
     def exists(self, key: str) -> bool: ...
 
     def delete(self, key: str) -> None:
@@ -67,6 +81,11 @@ class Storage(Protocol):
 
     def link(self, key: str, *, file_name: str) -> str | None:
         """A short-lived URL for a browser, or None where the service must stream itself."""
+
+    def upload_link(
+        self, key: str, *, media_type: str, size: int, sha256: str
+    ) -> UploadLink | None:
+        """Where a client can put exactly this object, or None where the service must take it."""
 
     def prepare(self) -> None:
         """Make the bucket or folder if it is missing."""
@@ -131,6 +150,15 @@ class LocalStorage:
 
         return pieces()
 
+    def start_of(self, key: str, length: int) -> tuple[bytes, int]:
+        try:
+            with self._path(key).open("rb") as file:
+                return file.read(length), os.fstat(file.fileno()).st_size
+        except FileNotFoundError as error:
+            raise NotFound("There is no such object.") from error
+        except OSError as error:
+            raise StorageUnavailable("The storage folder cannot be read.") from error
+
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()
 
@@ -141,6 +169,11 @@ class LocalStorage:
             raise StorageUnavailable("The storage folder cannot be written.") from error
 
     def link(self, key: str, *, file_name: str) -> str | None:
+        return None
+
+    def upload_link(
+        self, key: str, *, media_type: str, size: int, sha256: str
+    ) -> UploadLink | None:
         return None
 
     def prepare(self) -> None:
@@ -210,6 +243,16 @@ class S3Storage:
 
         return pieces()
 
+    def start_of(self, key: str, length: int) -> tuple[bytes, int]:
+        with _s3_errors():
+            answer = self._client.get_object(
+                Bucket=self._bucket, Key=key, Range=f"bytes=0-{length - 1}"
+            )
+            start: bytes = answer["Body"].read()
+            # "bytes 0-1023/146515"; without it the whole object came.
+            size = answer.get("ContentRange", f"/{len(start)}").rsplit("/", 1)[1]
+        return start[:length], int(size)
+
     def exists(self, key: str) -> bool:
         try:
             with _s3_errors():
@@ -233,6 +276,23 @@ class S3Storage:
             ExpiresIn=self._link_seconds,
         )
         return link
+
+    def upload_link(
+        self, key: str, *, media_type: str, size: int, sha256: str
+    ) -> UploadLink | None:
+        checksum = b64encode(bytes.fromhex(sha256)).decode()
+        url: str = self._public.generate_presigned_url(
+            "put_object",
+            Params={
+                "Bucket": self._bucket,
+                "Key": key,
+                "ContentType": media_type,
+                "ContentLength": size,
+                "ChecksumSHA256": checksum,
+            },
+            ExpiresIn=self._link_seconds,
+        )
+        return UploadLink(url, {"Content-Type": media_type, "x-amz-checksum-sha256": checksum})
 
     def prepare(self) -> None:
         try:

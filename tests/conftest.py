@@ -199,17 +199,12 @@ def queued(organisation: str) -> Callable[..., list[str]]:
             with transaction() as session:
                 product = products.get_product(session, organisation_id=organisation, name="bottle")
                 ids.append(inspections.new_inspection_id())
-                inspections.accept(
-                    session,
-                    inspection_id=ids[-1],
-                    product=product,
-                    image=inspections.StoredImage(
-                        f"images/{ids[-1]}.png", "00" * 32, 1000, "image/png", 900, 900
-                    ),
-                    part=inspections.Part(serial=f"SN{len(ids)}", lot="L7"),
-                    priority=priority,
-                    actor="test",
+                image = inspections.StoredImage(
+                    f"images/{ids[-1]}.png", "00" * 32, 1000, "image/png", 900, 900
                 )
+                part = inspections.Part(serial=f"SN{len(ids)}", lot="L7")
+                photo = inspections.Submitted(ids[-1], image, part, priority)
+                inspections.accept(session, product=product, photos=[photo], actor="test")
         return ids
 
     return accept

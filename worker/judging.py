@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import sha256
 from typing import TypeVar
 
 import structlog
@@ -132,6 +133,12 @@ class Judging:
             try:
                 data = storage().get(one.image_key)
                 fetched = time.perf_counter()
+                if sha256(data).hexdigest() != one.image_sha256:
+                    raise Rejected(
+                        "The original in storage is not the photo that was submitted: its digest "
+                        "is another. Send it again.",
+                        code="image_changed",
+                    )
                 photo = prepare(data)
             except NotFound:
                 return self._lost(one)

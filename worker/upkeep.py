@@ -9,11 +9,12 @@ import threading
 import structlog
 from sqlalchemy import text
 
-from shared import inspections
+from shared import inspections, uploads
 from shared.db import transaction
 from shared.errors import DefectScopeError
 from shared.queue import Ringer, tell_finished
 from shared.settings import Settings
+from shared.storage import storage
 from shared.workers import forget_dead, report_alive, report_gone
 from worker.models import Models
 
@@ -64,9 +65,13 @@ class Upkeep:
                 text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _SWEEPER_LOCK}
             )
             swept = None
+            expired: list[str] = []
             if is_ours:
                 forget_dead(session)
                 swept = inspections.sweep(session, max_attempts=self._settings.max_attempts)
+                expired = uploads.forget_expired(session)
+        for key in expired:
+            storage().delete(key)
         if swept is not None:
             if swept.failed:
                 tell_finished(swept.failed)

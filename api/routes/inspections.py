@@ -10,11 +10,12 @@ from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 from pydantic import AwareDatetime
 from starlette.concurrency import run_in_threadpool
 
+from api.acceptance import accept_submission
 from api.auth import Reader, Submitter
 from api.deps import AppSettings, BaseUrl, Bell, Door, WaitingCallers
 from api.problems import responses
 from api.schemas import EventOut, HistoryOut, InspectionOut, InspectionPage
-from api.submission import Fields, Word, accept_submission, read_submission
+from api.submission import Fields, Word, read_submission
 from api.waiting import Waiting
 from shared import inspection_queries, inspections
 from shared.db import transaction
@@ -49,6 +50,13 @@ SUBMISSION_BODY: dict[str, Any] = {
             },
             "image/jpeg": {"schema": {"type": "string", "format": "binary"}},
             "image/png": {"schema": {"type": "string", "format": "binary"}},
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["upload_id"],
+                    "properties": {"upload_id": {"type": "string"}, **_FORM},
+                }
+            },
         },
     }
 }
@@ -84,7 +92,7 @@ PreferHeader = Annotated[
     summary="Submit a photo",
     responses={
         200: {"model": InspectionOut, "description": "Finished within the wait."},
-        **responses(400, 401, 403, 413, 415, 422, 429, 503),
+        **responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
     },
     openapi_extra=SUBMISSION_BODY,
 )
@@ -99,7 +107,8 @@ async def submit(
     idempotency_key: IdempotencyHeader = None,
     prefer: PreferHeader = None,
 ) -> Response:
-    """Accept a photo: as `multipart/form-data` with a part `file`, or as a raw body.
+    """Accept a photo: as `multipart/form-data` with a part `file`, as a raw body, or as JSON with
+    the `upload_id` of a direct upload.
 
     With a raw body the other fields go into the query. 202 means that the photo
     and its row are safe; poll `Location`, or wait with `Prefer: wait=N`.
@@ -193,6 +202,7 @@ def list_inspections(
     verdict: Verdict | None = None,
     disposition: Disposition | None = None,
     status: Status | None = None,
+    batch: Annotated[str | None, Query(max_length=64)] = None,
     since: Annotated[AwareDatetime | None, Query(description="Accepted at or after.")] = None,
     until: Annotated[AwareDatetime | None, Query(description="Accepted before.")] = None,
     page_size: Annotated[int, Query(ge=1, le=500)] = 50,
@@ -200,7 +210,7 @@ def list_inspections(
 ) -> InspectionPage:
     """Newest first. All given filters must match."""
     filters = Filters(
-        serial, lot, line, station, product, verdict, disposition, status, since, until
+        serial, lot, line, station, product, verdict, disposition, status, batch, since, until
     )
     with transaction() as session:
         rows, next_page_token = inspection_queries.page(

@@ -4,12 +4,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from api.acceptance import accept_submission
 from api.auth import Submitter
 from api.deps import AppSettings, BaseUrl, Bell, Door, WaitingCallers
 from api.problems import responses
 from api.routes.inspections import SUBMISSION_BODY, IdempotencyHeader, read_when_finished
 from api.schemas import PredictionOut
-from api.submission import accept_submission, read_submission
+from api.submission import read_submission
 from shared import inspections
 
 router = APIRouter(tags=["inspections"])

@@ -38,13 +38,13 @@ def new_key(organisation: str) -> Callable[..., str]:
 @pytest.fixture
 def app(services: None) -> Iterator[TestClient]:
     """The app without a key."""
-    from api import auth, submission
+    from api import acceptance, auth
     from api.main import make_app
 
     get_settings.cache_clear()
     # What this process remembers of other tests' tables.
     auth._remembered.clear()
-    submission._known.clear()
+    acceptance._known.clear()
     with TestClient(make_app(), raise_server_exceptions=False, follow_redirects=False) as client:
         yield client
 

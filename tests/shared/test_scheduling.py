@@ -17,15 +17,10 @@ def submit(organisation):
             with transaction() as session:
                 product = products.get_product(session, organisation_id=organisation, name="bottle")
                 ids.append(inspections.new_inspection_id())
-                inspections.accept(
-                    session,
-                    inspection_id=ids[-1],
-                    product=product,
-                    image=inspections.StoredImage("k", "00" * 32, 1, "image/png", 900, 900),
-                    part=inspections.Part(station=station),
-                    priority=priority,
-                    actor=actor,
-                )
+                image = inspections.StoredImage("k", "00" * 32, 1, "image/png", 900, 900)
+                part = inspections.Part(station=station)
+                photo = inspections.Submitted(ids[-1], image, part, priority)
+                inspections.accept(session, product=product, photos=[photo], actor=actor)
         return ids
 
     return submit

@@ -3,6 +3,7 @@
 import io
 from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from types import SimpleNamespace
 
 import numpy as np
@@ -95,15 +96,15 @@ def submit(organisation):
         Image.new("RGB", (200, 200), (grey, grey, grey)).save(file, "PNG")
         id_ = inspections.new_inspection_id()
         key = f"images/{organisation}/{id_}.png"
-        storage().put(key, data if data is not None else file.getvalue(), "image/png")
+        data = data if data is not None else file.getvalue()
+        storage().put(key, data, "image/png")
+        digest = sha256(data).hexdigest()
         with transaction() as session:
+            image = inspections.StoredImage(key, digest, len(data), "image/png", 200, 200)
             inspections.accept(
                 session,
-                inspection_id=id_,
                 product=products.get_product(session, organisation_id=organisation, name="bottle"),
-                image=inspections.StoredImage(key, "00" * 32, 1, "image/png", 200, 200),
-                part=inspections.Part(),
-                priority=5,
+                photos=[inspections.Submitted(id_, image, inspections.Part(), 5)],
                 actor="test",
             )
         return id_
@@ -152,6 +153,17 @@ def test_an_unreadable_photo_fails_at_once_and_its_neighbours_do_not(db, judging
     assert row(db, broken).error_code == "unreadable_image"
     assert row(db, broken).disposition is Disposition.HOLD
     assert row(db, broken).attempts == 1
+
+
+def test_an_original_that_was_changed_in_storage_is_not_judged(db, judging, submit):
+    id_ = submit()
+    other = submit(grey=200)
+    storage().put(row(db, id_).image_key, storage().get(row(db, other).image_key), "image/png")
+
+    judging.drain()
+
+    assert (row(db, id_).status, row(db, id_).error_code) == (Status.FAILED, "image_changed")
+    assert row(db, other).status is Status.SUCCEEDED
 
 
 def test_a_lost_original_fails_and_says_so(db, judging, submit):

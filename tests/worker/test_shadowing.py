@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from types import SimpleNamespace
 
 import numpy as np
@@ -111,14 +112,13 @@ def submit():
         id_ = inspections.new_inspection_id()
         key = f"images/{ORGANISATION}/{id_}.png"
         storage().put(key, file.getvalue(), "image/png")
+        digest = sha256(file.getvalue()).hexdigest()
         with transaction() as session:
+            image = inspections.StoredImage(key, digest, 1, "image/png", 256, 256)
             inspections.accept(
                 session,
-                inspection_id=id_,
                 product=products.get_product(session, organisation_id=ORGANISATION, name=product),
-                image=inspections.StoredImage(key, "00" * 32, 1, "image/png", 256, 256),
-                part=inspections.Part(),
-                priority=5,
+                photos=[inspections.Submitted(id_, image, inspections.Part(), 5)],
                 actor="test",
             )
         return id_

@@ -1,0 +1,94 @@
+"""Direct uploads: the sender puts the photo into storage, and submits it by its id afterwards.
+
+So the bytes need not pass the gateway. What may be put is bound beforehand: key, kind, size and
+digest, once, and for a while. Originals that nobody submitted are removed by the sweeper.
+"""
+
+from datetime import timedelta
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from shared.errors import Conflict, NotFound
+from shared.tables import Upload
+
+LIFE = timedelta(hours=1)
+_SWEPT_AT_ONCE = 100
+
+
+def announce(
+    session: Session,
+    *,
+    upload_id: str,
+    organisation_id: str,
+    key: str,
+    media_type: str,
+    size: int,
+    sha256: str,
+) -> Upload:
+    """Write down what is going to be put under `key`."""
+    upload = Upload(
+        id=upload_id,
+        organisation_id=organisation_id,
+        key=key,
+        media_type=media_type,
+        bytes=size,
+        sha256=sha256,
+        expires_at=func.now() + LIFE,
+    )
+    session.add(upload)
+    session.flush()
+    return upload
+
+
+def get(session: Session, *, organisation_id: str, upload_id: str) -> Upload:
+    """An upload that can still be submitted; the row is locked.
+
+    Raises NotFound, also for what belongs to another organisation or has expired, and Conflict
+    if it was submitted before.
+    """
+    upload = session.scalar(
+        select(Upload)
+        .where(
+            Upload.id == upload_id,
+            Upload.organisation_id == organisation_id,
+            Upload.expires_at > func.now(),
+        )
+        .with_for_update()
+    )
+    if upload is None:
+        raise NotFound(f"There is no upload {upload_id}, or it has expired; begin a new one.")
+    if upload.inspection_id is not None:
+        raise Conflict(
+            f"Upload {upload_id} was submitted already, as {upload.inspection_id}.",
+            code="upload_used",
+        )
+    return upload
+
+
+def spend(session: Session, *, upload_id: str, inspection_id: str) -> None:
+    """Bind the upload to the inspection that it became, in the same transaction."""
+    session.execute(
+        update(Upload).where(Upload.id == upload_id).values(inspection_id=inspection_id)
+    )
+
+
+def forget_expired(session: Session) -> list[str]:
+    """Delete uploads that were never submitted; the keys of what may lie in storage.
+
+    An hour late, so that nobody is putting or submitting one at this moment.
+    """
+    expired = (
+        select(Upload.id)
+        .where(Upload.inspection_id.is_(None), Upload.expires_at < func.now() - LIFE)
+        .limit(_SWEPT_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    return list(
+        session.scalars(
+            delete(Upload)
+            .where(Upload.id.in_(expired))
+            .returning(Upload.key)
+            .execution_options(synchronize_session=False)
+        )
+    )
