@@ -10,6 +10,7 @@ import time
 import warnings
 
 import structlog
+import torch
 from celery.platforms import SecurityWarning
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
@@ -35,6 +36,9 @@ def main() -> None:
     started = time.perf_counter()
     models = Models(settings)
     _load(models)
+    if not any(name.startswith("torch") for name in models.engine_names):
+        # What is left to torch beside the engine is small, and its threads spin while they wait.
+        torch.set_num_threads(1)
     log.info(
         "models_warm", engines=models.engine_names, seconds=round(time.perf_counter() - started, 1)
     )

@@ -65,10 +65,16 @@ def test_every_reference_leads_somewhere(document):
             target = target[part]
 
 
-def test_the_photo_is_described_as_form_and_as_raw_body(document):
+def test_the_photo_is_described_in_every_way_in_which_it_may_come(document):
     content = document["paths"]["/v1/inspections"]["post"]["requestBody"]["content"]
 
-    assert set(content) == {"multipart/form-data", "image/jpeg", "image/png"}
+    assert set(content) == {
+        "multipart/form-data",
+        "image/jpeg",
+        "image/png",
+        "application/json",
+    }
+    assert content["application/json"]["schema"]["required"] == ["upload_id"]
     properties = content["multipart/form-data"]["schema"]["properties"]
     assert {"file", "product", "serial", "lot", "line", "station"} <= set(properties)
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from shared.errors import ImageOutOfBounds, NotAnImage, UnreadableImage
-from shared.image_headers import ImageHeader, read_header
+from shared.image_headers import ImageHeader, read_header, sniff_header
 
 
 def encoded(kind: str, size: tuple[int, int] = (200, 160), **options: object) -> bytes:
@@ -136,3 +136,32 @@ def test_a_file_cut_off_at_any_kilobyte_is_refused(kind):
     for length in range(1024, len(whole), 1024):
         with pytest.raises(UnreadableImage, match="cut off"):
             read_header(whole[:length])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_the_start_alone_says_kind_and_size(kind):
+    data = encoded(kind, (300, 200))
+    header = sniff_header(data[: len(data) // 2])
+    assert (header.media_type, header.width, header.height) == (
+        f"image/{kind.lower()}",
+        300,
+        200,
+    )
+    assert header == read_header(data)
+
+
+def test_a_start_that_does_not_say_is_refused():
+    data = encoded("JPEG", (300, 200))
+    for start in (data[:2], data[:4], data[:20], b"", b"GIF89a", encoded("PNG", (300, 200))[:20]):
+        with pytest.raises((NotAnImage, UnreadableImage)):
+            sniff_header(start)
+    with pytest.raises(ImageOutOfBounds):
+        sniff_header(encoded("PNG", (300, 100)))
+    with pytest.raises(ImageOutOfBounds):
+        sniff_header(data, max_pixels=50_000)
+
+
+def test_a_start_of_nothing_but_comments_costs_no_time():
+    sniffed = b"\xff\xd8" + b"\xff\xfe\x00\x02" * 60_000
+    with pytest.raises(UnreadableImage):
+        sniff_header(sniffed)

@@ -3,7 +3,8 @@
 import io
 import os
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
+from hashlib import sha256
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -48,6 +49,15 @@ def test_a_file_is_stored_in_pieces_and_streamed_back(store):
 
     assert b"".join(pieces) == body
     assert max(map(len, pieces)) <= 1024 * 1024
+
+
+def test_the_start_of_an_object_comes_with_its_size(store):
+    store.put("key", b"0123456789", "image/png")
+
+    assert store.start_of("key", 4) == (b"0123", 10)
+    assert store.start_of("key", 100) == (b"0123456789", 10)
+    with pytest.raises(NotFound):
+        store.start_of("missing", 4)
 
 
 def test_a_second_put_replaces_the_first(store):
@@ -171,3 +181,23 @@ def test_keys_of_maps_differ_by_attempt_so_a_late_worker_overwrites_nothing():
     assert map_key(original, "aaaaaaaabbbb", "overlay") == (
         "maps/org_1/2026/03/02/insp_1-aaaaaaaa-overlay.jpg"
     )
+
+
+def test_a_client_can_put_exactly_the_announced_object_by_a_link(s3_url):
+    store = S3Storage(s3_settings(s3_url), "parts")
+    store.prepare()
+    body = b"\x89PNG pixels"
+    digest = sha256(body).hexdigest()
+
+    link = store.upload_link("up/1.png", media_type="image/png", size=len(body), sha256=digest)
+
+    # All that binds the object is signed, so a store that checks signatures takes no other.
+    signed = parse_qs(urlsplit(link.url).query)["X-Amz-SignedHeaders"][0].split(";")
+    assert {"content-length", "content-type", "x-amz-checksum-sha256"} <= set(signed)
+    assert httpx.put(link.url, content=body, headers=link.headers).status_code == 200
+    assert store.start_of("up/1.png", 100) == (body, len(body))
+
+
+def test_a_folder_has_no_links_to_put_to(tmp_path):
+    store = LocalStorage(tmp_path)
+    assert store.upload_link("k", media_type="image/png", size=1, sha256="00" * 32) is None
