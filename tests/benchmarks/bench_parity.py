@@ -78,9 +78,9 @@ def main() -> None:
 
     model = load_bundle(arguments.bundle)
     sha256 = model.manifest.backbone.sha256
-    files = [file for split in SPLITS for file in photo_files(arguments.data, split)]
-    pixels = np.stack([prepare(file.read_bytes()).pixels for file in files])
-    is_defective = np.array([file.parent.name != GOOD for file in files])
+    files = photo_files(arguments.data, SPLITS)
+    pixels = np.stack([prepare(file.read_bytes()).pixels for _, _, file in files])
+    is_defective = np.array([label != GOOD for _, label, _ in files])
     reference = read(TorchEngine(model.backbone, sha256=sha256), model, pixels)
     graph = read_graph(model.backbone, sha256=sha256)
     good = list(pixels[~is_defective])
