@@ -175,57 +175,6 @@ def _offered(model: ProductModel) -> list[str]:
     return offered
 
 
-def _make(self, name: str, model: ProductModel) -> Engine:
-        backbone = model.manifest.backbone.sha256
-        quantised = model.manifest.quantised
-        weights = quantised.sha256 if quantised and name == openvino_engine.INT8 else backbone
-        engine = self._engines.get((name, weights))
-        if engine is None:
-            engine = _make(name, model)
-            self._engines[name, weights] = engine
-        return engine
-
-
-def measure_agreement(engine: Engine, model: ProductModel, reference: Reference) -> Agreement:
-    """Judge the reference photos with this engine, which is warm afterwards."""
-    inspector = Inspector(engine)
-    found = inspector.read(reference.pixels, engine.features(reference.pixels), model)
-    limits = model.manifest.thresholds
-    probabilities, said = found.defect_probabilities.numpy(), reference.defect_probabilities
-    is_near = (said >= limits.near_threshold_low) & (said < limits.near_threshold_high)
-    flips = (
-        (_flipped(probabilities, limits.defect_probability, said) & ~is_near)
-        | _flipped(found.anomaly_scores.numpy(), limits.anomaly_score, reference.anomaly_scores)
-        | _flipped(
-            found.domain_distances.numpy(), limits.domain_distance, reference.domain_distances
-        )
-    )
-    return Agreement(float(np.abs(probabilities - said).max()), int(flips.sum()))
-
-
-def exact_engine(backbone: Path, *, sha256: str) -> Engine:
-    """The fastest fp32 engine of this machine: for training, and for what others are held against.
-
-    Raises DamagedBundle if the file is not of the digest or no backbone.
-    """
-    if torch.cuda.is_available():
-        return CudaEngine(cuda_engine.FP32, backbone, sha256=sha256)
-    graph = read_graph(backbone, sha256=sha256)
-    return OpenVinoEngine(openvino_engine.FP32, graph, backbone_sha256=sha256)
-
-
-def _offered(model: ProductModel) -> list[str]:
-    """The engines that can run this model on this machine, fastest first."""
-    if torch.cuda.is_available():
-        return [cuda_engine.BF16, cuda_engine.FP32]
-    offered = [openvino_engine.FP32, TorchEngine.name]
-    if has_fast_bf16():
-        offered.insert(0, openvino_engine.BF16)
-    if model.quantised is not None:
-        offered.insert(0, openvino_engine.INT8)
-    return offered
-
-
 def _make(name: str, model: ProductModel) -> Engine:
     sha256 = model.manifest.backbone.sha256
     if name in (cuda_engine.BF16, cuda_engine.FP32):
