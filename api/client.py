@@ -13,7 +13,7 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -162,6 +162,36 @@ class DefectScope:
             # Accepted, but the database went away before the service could read it back.
             return self.get(document["id"])
         return Inspection.of(document)
+
+    def submit_batch(
+        self,
+        photos: Sequence[str | Path],
+        *,
+        batch_id: str | None = None,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> Mapping[str, Any]:
+        """Submit up to 100 photos, 64 MB in all, in one request; fields hold for all of them.
+
+        `batch_id`: add to this batch. Returns its `id` and what became of each photo (`items`).
+        """
+        parts = [("file", (Path(photo).name, Path(photo).read_bytes())) for photo in photos]
+        if fields.get("metadata") is not None:
+            fields["metadata"] = json.dumps(fields["metadata"])
+        given = {"batch_id": batch_id, **fields}
+        answer: Mapping[str, Any] = self._send(
+            "POST",
+            "/v1/batches",
+            headers={"Idempotency-Key": idempotency_key or uuid.uuid4().hex},
+            files=parts,
+            data={name: str(value) for name, value in given.items() if value is not None},
+        ).json()
+        return answer
+
+    def batch(self, batch_id: str) -> Mapping[str, Any]:
+        """How far a batch is: counts by status, verdict and disposition."""
+        answer: Mapping[str, Any] = self._send("GET", f"/v1/batches/{batch_id}").json()
+        return answer
 
     def inspect(
         self, photo: str | Path | bytes, *, timeout_seconds: float = 60, **fields: Any

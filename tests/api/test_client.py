@@ -169,6 +169,22 @@ def test_a_submission_that_was_accepted_but_not_read_back_is_asked_for_and_not_s
     assert [request.method for request in requests] == ["POST", "GET"]
 
 
+def test_a_lot_in_batches(scope, png, jpeg, tmp_path, judge_all):
+    files = [tmp_path / "a.png", tmp_path / "b.jpg", tmp_path / "c.txt"]
+    for file, data in zip(files, (png, jpeg, b"no picture"), strict=True):
+        file.write_bytes(data)
+    batch = scope.submit_batch(files[:1], lot="L7", metadata={"shift": "late"})
+    more = scope.submit_batch(files[1:], batch_id=batch["id"], lot="L7")
+    assert [item["error"] and item["error"]["code"] for item in more["items"]] == [
+        None,
+        "not_an_image",
+    ]
+    judge_all()
+    assert scope.batch(batch["id"])["by_verdict"] == {"good": 2}
+    listed = list(scope.inspections(batch=batch["id"]))
+    assert sorted(one.document["metadata"].get("shift", "") for one in listed) == ["", "late"]
+
+
 @pytest.fixture
 def newer(organisation, make_manifest):
     """Versions 2 and 3 of the bottle; version 1 is active."""
