@@ -136,7 +136,7 @@ def test_a_killed_training_goes_on_where_it_was(data, tmp_path, backbone_file, m
     assert not (tmp_path / "disc").exists()
 
     monkeypatch.setattr(training, "write_bundle", rendered)
-    monkeypatch.setattr(training.TorchEngine, "features", None)
+    monkeypatch.setattr(training, "exact_engine", lambda *_, **__: None)
     monkeypatch.setattr(autoencoder, "train_autoencoder", None)
     train(data, **options)
     assert load_bundle(tmp_path / "disc")
