@@ -40,6 +40,13 @@ ProductName = Annotated[str, typer.Argument(help="Name of the product.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 
 
+@app.callback()
+def prepare() -> None:
+    """What is worth a line goes to standard error; standard output is for results."""
+    quiet = {"log_format": "console", "log_level": "warning"}
+    configure_logging(get_settings().model_copy(update=quiet), process="defectscope")
+
+
 @app.command()
 def up(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
