@@ -1,6 +1,6 @@
 """Draws the README's picture: photo, Grad-CAM and anomaly map of three sample photos.
 
-    .venv/bin/python deploy/readme/draw_verdicts.py
+.venv/bin/python deploy/readme/draw_verdicts.py
 """
 
 from pathlib import Path
