@@ -50,7 +50,7 @@ class Limits(_Frozen):
     """Fixed scales of the maps, so that a good part stays blue."""
 
     gradcam_high: Annotated[float, Field(gt=0)]
-    """Raw Grad-CAM value that is drawn fully red; 0 is blue."""
+    """Grad-CAM beyond that of good parts that is drawn fully red; 0 is blue."""
     anomaly_low: float
     """Standard deviations drawn blue."""
     anomaly_high: float

@@ -17,6 +17,7 @@ from worker.inspect.backbone import build_backbone, digest_of, save_backbone
 from worker.inspect.bundle import MODEL, Parts, artifact_of, rounded, write_bundle, write_parts
 from worker.inspect.domain import Domain
 from worker.inspect.engines.torch_engine import TorchEngine
+from worker.inspect.gradcam import GoodEvidence
 from worker.inspect.head import Head
 from worker.inspect.preprocess import Photo, measure_quality
 from worker.inspect.reference import REFERENCE, write_reference
@@ -81,6 +82,7 @@ def make_parts(seed: int) -> Parts:
         head=Head(normal(256, 1024) / 16, normal(256), normal(2, 256) / 16, normal(2)),
         autoencoder=rounded(Autoencoder()),
         good_residuals=ResidualStats(normal(256, 256).abs(), normal(256, 256).abs() + 0.1),
+        good_evidence=GoodEvidence(torch.zeros(8, 8)),
         domain=Domain(
             mean=normal(1024),
             good_mean=normal(1024),

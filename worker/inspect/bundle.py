@@ -24,6 +24,7 @@ from worker.inspect import preprocess
 from worker.inspect.autoencoder import Autoencoder, ResidualStats
 from worker.inspect.backbone import digest_of, freeze, save_safetensors, verify
 from worker.inspect.domain import Domain
+from worker.inspect.gradcam import GoodEvidence
 from worker.inspect.head import Head
 
 MANIFEST = "manifest.json"
@@ -37,6 +38,7 @@ class Parts:
     head: Head
     autoencoder: Autoencoder
     good_residuals: ResidualStats
+    good_evidence: GoodEvidence
     domain: Domain
 
     def to(self, device: torch.device) -> "Parts":
@@ -51,11 +53,12 @@ class Parts:
             moved(self.head),
             deepcopy(self.autoencoder).to(device),
             moved(self.good_residuals),
+            moved(self.good_evidence),
             moved(self.domain),
         )
 
 
-_Tensors = TypeVar("_Tensors", Head, ResidualStats, Domain)
+_Tensors = TypeVar("_Tensors", Head, ResidualStats, GoodEvidence, Domain)
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,7 @@ def _to_tensors(parts: Parts) -> dict[str, Tensor]:
     for prefix, value in (
         ("head", parts.head),
         ("residual", parts.good_residuals),
+        ("evidence", parts.good_evidence),
         ("domain", parts.domain),
     ):
         for field in fields(value):
@@ -223,6 +227,7 @@ def _read_parts(file: Path) -> Parts:
             head=Head(**_prefixed(tensors, Head, "head")),
             autoencoder=autoencoder,
             good_residuals=ResidualStats(**_prefixed(tensors, ResidualStats, "residual")),
+            good_evidence=GoodEvidence(**_prefixed(tensors, GoodEvidence, "evidence")),
             domain=Domain(**_prefixed(tensors, Domain, "domain")),
         )
     except (KeyError, RuntimeError) as error:

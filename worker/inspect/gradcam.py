@@ -5,17 +5,26 @@ of the defect logit is a product of the head's weights and of masks: no second
 pass through the network and no autograd.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from worker.inspect.head import DEFECTIVE, Head
 
 
-def gradcam(maps: Tensor, fingerprints: Tensor, head: Head) -> Tensor:
-    """How strongly each cell speaks for a defect, not scaled image by image.
+@dataclass(frozen=True)
+class GoodEvidence:
+    """What good parts have at each cell, on average: a rim or a corner that always speaks."""
+
+    mean: Tensor  # (H, W), in units of the logit
+
+
+def evidence(maps: Tensor, fingerprints: Tensor, head: Head) -> Tensor:
+    """How strongly each cell speaks for a defect, or against one: Grad-CAM before its ReLU.
 
     maps (B, 1024, H, W) after norm5 and before the ReLU; fingerprints (B, 1024)
-    are those maps pooled. Returns (B, H, W), at least 0, in units of the logit.
+    are those maps pooled. Returns (B, H, W), in units of the logit.
     """
     cells = maps.shape[2] * maps.shape[3]
     is_firing = (head.hidden(fingerprints) > 0).to(maps.dtype)  # (B, 256)
@@ -24,4 +33,13 @@ def gradcam(maps: Tensor, fingerprints: Tensor, head: Head) -> Tensor:
     # weighs each channel by the mean of its gradient over the cells.
     share_positive = (maps > 0).to(maps.dtype).mean(dim=(2, 3))  # (B, 1024)
     channel_weights = by_fingerprint * share_positive / cells
-    return torch.relu(torch.einsum("bc,bchw->bhw", channel_weights, maps))
+    return torch.einsum("bc,bchw->bhw", channel_weights, maps)
+
+
+def gradcam(evidences: Tensor, good: GoodEvidence) -> Tensor:
+    """What speaks for a defect beyond what good parts have there: (B, H, W), at least 0.
+
+    Held against zeros it is Grad-CAM as it was published. Then the same corners are hot in every
+    photo, good ones too, and hide what a defect adds.
+    """
+    return torch.relu(evidences - good.mean)

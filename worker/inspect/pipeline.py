@@ -20,7 +20,7 @@ from worker.inspect.autoencoder import anomaly_score
 from worker.inspect.backbone import pool
 from worker.inspect.bundle import ProductModel
 from worker.inspect.engines.protocol import Engine
-from worker.inspect.gradcam import gradcam
+from worker.inspect.gradcam import evidence, gradcam
 from worker.inspect.head import defect_probability
 from worker.inspect.overlay import draw_overlay, scale
 from worker.inspect.preprocess import Photo, quality_reasons
@@ -38,7 +38,7 @@ class Judgement:
     outcome: Outcome
     photo: NDArray[np.uint8] = field(repr=False)  # (256, 256, 3) RGB
     attention: NDArray[np.float32] = field(repr=False)
-    """Raw Grad-CAM (8, 8), at least 0, in units of the logit."""
+    """Grad-CAM beyond that of good parts (8, 8), at least 0, in units of the logit."""
     strangeness: NDArray[np.float32] = field(repr=False)
     """Raw anomaly map (256, 256), standard deviations."""
     limits: Limits = field(repr=False)
@@ -61,7 +61,7 @@ class Readings:
     """The raw numbers of a batch of one product, on the CPU, before thresholds and scales."""
 
     defect_probabilities: Tensor  # (B,)
-    attention: Tensor  # (B, 8, 8), raw Grad-CAM
+    attention: Tensor  # (B, 8, 8), Grad-CAM beyond that of good parts
     domain_distances: Tensor  # (B,)
     mses: Tensor  # (B,)
     strangeness: Tensor  # (B, 256, 256), standard deviations
@@ -128,7 +128,7 @@ class Inspector:
         fingerprints = pool(maps)
         return Readings(
             defect_probability(parts.head.logits(fingerprints), model.manifest.temperature).cpu(),
-            gradcam(maps, fingerprints, parts.head).cpu(),
+            gradcam(evidence(maps, fingerprints, parts.head), parts.good_evidence).cpu(),
             parts.domain.distance(fingerprints).cpu(),
             anomalies.mses.cpu(),
             anomalies.maps.cpu(),

@@ -170,7 +170,7 @@ def quality_limits(qualities: Sequence[Quality]) -> QualityLimits:
 
 
 def attention_limit(peaks: Scores, is_defective: Flags) -> float:
-    """The raw Grad-CAM value to draw fully red, from the peak (N,) of each photo out of fold.
+    """The Grad-CAM value to draw fully red, from the peak (N,) of each photo out of fold.
 
     The peak of a typical defect, unless good parts would then not stay blue:
     nine good parts of ten peak in the lowest third of the scale.

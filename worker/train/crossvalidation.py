@@ -16,7 +16,7 @@ from torch import Tensor
 
 from shared.errors import InvalidInput
 from worker.inspect.autoencoder import anomaly_map, anomaly_score, deviation
-from worker.inspect.gradcam import gradcam
+from worker.inspect.gradcam import evidence
 from worker.inspect.head import DEFECTIVE
 from worker.train.autoencoder import residual_stats, residuals_of, staged_autoencoder
 from worker.train.dataset import LabelledPhoto
@@ -50,7 +50,7 @@ class ClassifierReadings:
     margins: NDArray[np.float64]  # (N,): logit of defective minus logit of good
     synthetic_margins: NDArray[np.float64]
     """(N,): of a good photo with synthetic defects, by the head of its fold; NaN for others."""
-    attention: Tensor  # (N, 8, 8), raw Grad-CAM
+    evidence: Tensor  # (N, 8, 8), Grad-CAM before its ReLU
     domain_distances: NDArray[np.float64]  # (N,)
 
 
@@ -100,7 +100,7 @@ def read_classifier(
     """
     count = len(features.is_defective)
     margins, synthetic = torch.zeros(count), torch.full((count,), torch.nan)
-    attention = torch.zeros(count, *features.maps.shape[2:])
+    evidences = torch.zeros(count, *features.maps.shape[2:])
     distances = torch.zeros(count)
     for number, (fitted, read) in enumerate(_folds(fold_of), start=1):
         head = train_head(sample_of(features, fitted, copies=copies), seed=seed)
@@ -109,11 +109,11 @@ def read_classifier(
         margins[read] = _margin(head.logits(fingerprints))
         good = read[~features.is_defective[read]]
         synthetic[good] = _margin(head.logits(features.synthetic[good, 0]))
-        attention[read] = gradcam(features.maps[read], fingerprints, head)
+        evidences[read] = evidence(features.maps[read], fingerprints, head)
         distances[read] = domain.distance(fingerprints)
         progress(f"heads of the folds, {copies} of each photo", number, int(fold_of.max()) + 1)
     return ClassifierReadings(
-        margins.double().numpy(), synthetic.double().numpy(), attention, distances.double().numpy()
+        margins.double().numpy(), synthetic.double().numpy(), evidences, distances.double().numpy()
     )
 
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from shared.manifest import Limits, QualityLimits, Thresholds
 from shared.verdicts import Scores, decide
+from worker.inspect.gradcam import GoodEvidence, gradcam
 from worker.inspect.preprocess import quality_reasons
 from worker.train import calibration
 from worker.train.calibration import Policy
@@ -88,9 +90,16 @@ def fit_decider(readings: Readings, rows: NDArray[np.bool_], policy: Policy) -> 
     )
 
 
+def fit_evidence(readings: Readings, rows: NDArray[np.bool_]) -> GoodEvidence:
+    """What the classifier has at each cell of good parts, from those among rows (N,)."""
+    is_good = torch.from_numpy(rows & ~readings.is_defective)
+    return GoodEvidence(readings.classifier.evidence[is_good].mean(dim=0))
+
+
 def fit_limits(readings: Readings, rows: NDArray[np.bool_], decider: Decider) -> Limits:
     """The scales that maps are drawn in, from the readings of some photos: rows (N,)."""
-    peaks = readings.classifier.attention.amax(dim=(1, 2)).double().numpy()
+    attention = gradcam(readings.classifier.evidence, fit_evidence(readings, rows))
+    peaks = attention.amax(dim=(1, 2)).double().numpy()
     return Limits(
         gradcam_high=calibration.attention_limit(peaks[rows], readings.is_defective[rows]),
         # Up to the threshold a part is good: blue. Twice as strange is as red as it gets.
@@ -118,6 +127,7 @@ def judge_out_of_fold(
         is_read = readings.fold_of == fold
         decider = fit_decider(readings, ~is_read, policy)
         limits = fit_limits(readings, ~is_read, decider)
+        attention = gradcam(readings.classifier.evidence, fit_evidence(readings, ~is_read))
         probabilities = calibration.probabilities(readings.classifier.margins, decider.temperature)
         for row in np.nonzero(is_read)[0].tolist():
             photo = readings.photos[row]
@@ -136,7 +146,7 @@ def judge_out_of_fold(
                 outcome=decide(scores, decider.thresholds),
                 thresholds=decider.thresholds,
                 maps=Maps.of(
-                    readings.classifier.attention[row].numpy(),
+                    attention[row].numpy(),
                     readings.autoencoder.strangeness[row].numpy(),
                     limits,
                     masks.get(photo.path),

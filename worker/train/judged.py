@@ -26,7 +26,7 @@ class Maps:
     """Where the two models looked, as raw values; some 200 kB a photo."""
 
     attention: NDArray[np.float32]
-    """Raw Grad-CAM (8, 8)."""
+    """Grad-CAM beyond that of good parts (8, 8)."""
     strangeness: NDArray[np.float16]
     """Raw anomaly map (256, 256). As float16 it has 65,536 values at most: its pixels can
     be counted instead of sorted."""

@@ -39,6 +39,7 @@ from worker.inspect.bundle import (
 from worker.inspect.domain import Domain
 from worker.inspect.engines.choice import exact_engine
 from worker.inspect.engines.protocol import Engine
+from worker.inspect.gradcam import GoodEvidence, evidence
 from worker.inspect.head import DEFECTIVE, Head
 from worker.inspect.preprocess import Photo, prepare
 from worker.inspect.reference import REFERENCE, Reference, read_reference, write_reference
@@ -91,6 +92,8 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
     with tempfile.TemporaryDirectory() as scratch:
         file, reference = Path(scratch) / MODEL, Path(scratch) / REFERENCE
         parts = _adapt(model.parts, fingerprints, deviations)
+        found_evidence = evidence(maps, fingerprints, parts.head).mean(dim=0)
+        parts = replace(parts, good_evidence=GoodEvidence(found_evidence))
         write_parts(parts, file)
         write_reference(_reference(model, engine, parts, pixels, maps), reference)
         adapted = Manifest.model_validate(

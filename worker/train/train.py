@@ -43,6 +43,7 @@ from worker.train.dataset import GOOD, Dataset, LabelledPhoto, read_dataset
 from worker.train.decision import (
     Readings,
     fit_decider,
+    fit_evidence,
     fit_limits,
     judge_out_of_fold,
 )
@@ -251,7 +252,7 @@ def _chosen_by_others(
         synthetic_margins=np.array(
             [some.synthetic_margins[row] for row, some in enumerate(chosen)]
         ),
-        attention=torch.stack([some.attention[row] for row, some in enumerate(chosen)]),
+        evidence=torch.stack([some.evidence[row] for row, some in enumerate(chosen)]),
         domain_distances=np.array([some.domain_distances[row] for row, some in enumerate(chosen)]),
     )
 
@@ -274,6 +275,7 @@ def _fit(
             "autoencoder", good, seed=seed, stages=stages, progress=progress
         ),
         good_residuals=residual_stats(readings.autoencoder.deviations[is_good]),
+        good_evidence=fit_evidence(readings, np.ones(len(rows), np.bool_)),
         domain=fit_domain(features.fingerprints[:, 0], features.is_defective),
     )
 

@@ -6,9 +6,15 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 from worker.inspect.backbone import load_backbone, pool
-from worker.inspect.gradcam import gradcam
+from worker.inspect.gradcam import GoodEvidence, evidence
+from worker.inspect.gradcam import gradcam as beyond_good
 from worker.inspect.head import Head
 from worker.inspect.preprocess import to_classifier_input
+
+
+def gradcam(maps: torch.Tensor, fingerprints: torch.Tensor, head: Head) -> torch.Tensor:
+    """As it was published: held against nothing."""
+    return beyond_good(evidence(maps, fingerprints, head), GoodEvidence(torch.zeros(8, 8)))
 
 
 class WholeNetwork(nn.Module):
@@ -119,3 +125,14 @@ def test_only_what_speaks_for_a_defect_is_hot(channel_speaks_for_a_defect):
         expected += 1.0 / 64 / 64  # elsewhere the channel is -1, and -1 x -weight is positive
         expected[2, 5] = 0.0
     torch.testing.assert_close(heat, expected)
+
+
+def test_what_good_parts_have_too_is_taken_away_cell_by_cell():
+    good = torch.zeros(8, 8)
+    good[0, 0] = 5.0  # a corner that always speaks
+    good[4, 4] = -1.0
+    evidences = good.repeat(2, 1, 1)
+    evidences[1, 2, 3] = 0.5
+    heat = beyond_good(evidences, GoodEvidence(good))
+    assert not heat[0].any()
+    assert (heat[1] > 0).nonzero().tolist() == [[2, 3]]

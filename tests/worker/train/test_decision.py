@@ -40,7 +40,7 @@ def readings(good: int = 40, defective: int = 20, seed: int = 0) -> Readings:
         classifier=ClassifierReadings(
             margins=margins,
             synthetic_margins=np.where(is_defective, np.nan, 1.0 + rng.normal(0, 1, count)),
-            attention=torch.zeros(count, 8, 8),
+            evidence=torch.zeros(count, 8, 8),
             domain_distances=rng.uniform(30, 40, count),
         ),
         autoencoder=AutoencoderReadings(
