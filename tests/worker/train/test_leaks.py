@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from shared.errors import UnusableData
+from worker.inspect.engines.openvino_engine import OpenVinoEngine
 from worker.inspect.preprocess import prepare
 from worker.train import autoencoder, calibration, crossvalidation, features, head
 from worker.train import train as training
@@ -66,7 +67,7 @@ class Watch:
         self.autoencoder: set[bytes] = set()
         self.qualities: list[object] = []
         self.rows: dict[str, int] = {}
-        engine_features = training.TorchEngine.features
+        engine_features = OpenVinoEngine.features
         fit, read = crossvalidation.staged_autoencoder, crossvalidation.residuals_of
         domain, limits = training.fit_domain, calibration.quality_limits
         temperature = calibration.fit_temperature
@@ -101,7 +102,7 @@ class Watch:
         # The readings of all photos are calibrated on before those of the folds.
         first_only(monkeypatch, calibration, "fit_temperature", watched_temperature, temperature)
         first_only(monkeypatch, calibration, "quality_limits", watched_limits, limits)
-        monkeypatch.setattr(training.TorchEngine, "features", watched_features)
+        monkeypatch.setattr(OpenVinoEngine, "features", watched_features)
         for module in (crossvalidation, training):
             monkeypatch.setattr(module, "staged_autoencoder", watched_fit)
         monkeypatch.setattr(crossvalidation, "residuals_of", watched_read)
