@@ -72,7 +72,7 @@ def main() -> None:
                 "DEFECTSCOPE_S3_ENDPOINT_URL": s3_url,
                 "DEFECTSCOPE_S3_ACCESS_KEY_ID": "bench",
                 "DEFECTSCOPE_S3_SECRET_ACCESS_KEY": "bench",
-                "DEFECTSCOPE_MOST_QUEUED": "1000000",
+                "DEFECTSCOPE_MAX_QUEUED": "1000000",
             },
             has_worker=False,
         )

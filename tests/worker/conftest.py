@@ -17,6 +17,7 @@ from worker.inspect.backbone import build_backbone, digest_of, save_backbone
 from worker.inspect.bundle import MODEL, Parts, artifact_of, rounded, write_bundle, write_parts
 from worker.inspect.domain import Domain
 from worker.inspect.engines.torch_engine import TorchEngine
+from worker.inspect.good_features import GoodFeatures
 from worker.inspect.gradcam import GoodEvidence
 from worker.inspect.head import Head
 from worker.inspect.preprocess import Photo, measure_quality
@@ -79,6 +80,7 @@ def make_parts(seed: int) -> Parts:
 
     torch.manual_seed(seed)
     return Parts(
+        good_features=GoodFeatures(normal(1024, 8, 8), normal(1024, 8, 8).abs() + 0.1),
         head=Head(normal(256, 1024) / 16, normal(256), normal(2, 256) / 16, normal(2)),
         autoencoder=rounded(Autoencoder()),
         good_residuals=ResidualStats(normal(256, 256).abs(), normal(256, 256).abs() + 0.1),

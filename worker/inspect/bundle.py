@@ -24,6 +24,7 @@ from worker.inspect import preprocess
 from worker.inspect.autoencoder import Autoencoder, ResidualStats
 from worker.inspect.backbone import digest_of, freeze, save_safetensors, verify
 from worker.inspect.domain import Domain
+from worker.inspect.good_features import GoodFeatures
 from worker.inspect.gradcam import GoodEvidence
 from worker.inspect.head import Head
 
@@ -35,6 +36,7 @@ MODEL = "model.safetensors"
 class Parts:
     """What training makes for one product, beside the numbers of the manifest."""
 
+    good_features: GoodFeatures
     head: Head
     autoencoder: Autoencoder
     good_residuals: ResidualStats
@@ -50,6 +52,7 @@ class Parts:
             )
 
         return Parts(
+            moved(self.good_features),
             moved(self.head),
             deepcopy(self.autoencoder).to(device),
             moved(self.good_residuals),
@@ -58,7 +61,7 @@ class Parts:
         )
 
 
-_Tensors = TypeVar("_Tensors", Head, ResidualStats, GoodEvidence, Domain)
+_Tensors = TypeVar("_Tensors", GoodFeatures, Head, ResidualStats, GoodEvidence, Domain)
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,7 @@ def _to_tensors(parts: Parts) -> dict[str, Tensor]:
         if not name.endswith("num_batches_tracked")
     }
     for prefix, value in (
+        ("features", parts.good_features),
         ("head", parts.head),
         ("residual", parts.good_residuals),
         ("evidence", parts.good_evidence),
@@ -224,6 +228,7 @@ def _read_parts(file: Path) -> Parts:
         if any(not name.endswith("num_batches_tracked") for name in missing):
             raise DamagedBundle(f"{file} lacks the autoencoder's {', '.join(missing)}")
         parts = Parts(
+            good_features=GoodFeatures(**_prefixed(tensors, GoodFeatures, "features")),
             head=Head(**_prefixed(tensors, Head, "head")),
             autoencoder=autoencoder,
             good_residuals=ResidualStats(**_prefixed(tensors, ResidualStats, "residual")),

@@ -1,8 +1,7 @@
-"""The classifier head: a fingerprint in, the probability of a defect out.
+"""The classifier head: deviations from good parts in, the probability of a defect out.
 
-Linear 1024 -> 256, ReLU, Dropout 0.4 (training only), Linear 256 -> 2: the
-features arrive as the backbone gives them, because training folds their
-standardisation into the first layer.
+Linear 1024 -> 256, ReLU, Dropout 0.4 (training only), Linear 256 -> 2. Training
+folds the standardisation of the inputs into the first layer.
 """
 
 from dataclasses import dataclass
@@ -24,13 +23,13 @@ class Head:
     output_weight: Tensor  # (2, 256)
     output_bias: Tensor  # (2,)
 
-    def hidden(self, fingerprints: Tensor) -> Tensor:
+    def hidden(self, pooled: Tensor) -> Tensor:
         """Activations of the hidden layer before its ReLU: (B, 1024) to (B, 256)."""
-        return fingerprints @ self.hidden_weight.T + self.hidden_bias
+        return pooled @ self.hidden_weight.T + self.hidden_bias
 
-    def logits(self, fingerprints: Tensor) -> Tensor:
+    def logits(self, pooled: Tensor) -> Tensor:
         """Scores of good and defective before the softmax: (B, 1024) to (B, 2)."""
-        return torch.relu(self.hidden(fingerprints)) @ self.output_weight.T + self.output_bias
+        return torch.relu(self.hidden(pooled)) @ self.output_weight.T + self.output_bias
 
 
 def defect_probability(logits: Tensor, temperature: float) -> Tensor:

@@ -20,6 +20,7 @@ from worker.inspect.autoencoder import anomaly_score
 from worker.inspect.backbone import pool
 from worker.inspect.bundle import ProductModel
 from worker.inspect.engines.protocol import Engine
+from worker.inspect.good_features import pool_deviations
 from worker.inspect.gradcam import evidence, gradcam
 from worker.inspect.head import defect_probability
 from worker.inspect.overlay import draw_overlay, scale
@@ -125,11 +126,12 @@ class Inspector:
         """
         parts = self.engine.parts_of(model)
         anomalies = self.engine.anomalies(pixels, model)
-        fingerprints = pool(maps)
+        deviations = parts.good_features.deviations(maps)
+        pooled = pool_deviations(deviations)
         return Readings(
-            defect_probability(parts.head.logits(fingerprints), model.manifest.temperature).cpu(),
-            gradcam(evidence(maps, fingerprints, parts.head), parts.good_evidence).cpu(),
-            parts.domain.distance(fingerprints).cpu(),
+            defect_probability(parts.head.logits(pooled), model.manifest.temperature).cpu(),
+            gradcam(evidence(deviations, pooled, parts.head), parts.good_evidence).cpu(),
+            parts.domain.distance(pool(maps)).cpu(),
             anomalies.mses.cpu(),
             anomalies.maps.cpu(),
             anomaly_score(anomalies.maps).cpu(),

@@ -21,8 +21,8 @@ from worker.inspect.head import DEFECTIVE
 from worker.train.autoencoder import residual_stats, residuals_of, staged_autoencoder
 from worker.train.dataset import LabelledPhoto
 from worker.train.domain import fit_domain
-from worker.train.features import CachedFeatures
-from worker.train.head import sample_of, train_head
+from worker.train.features import CachedFeatures, hold_against
+from worker.train.head import fit_classifier
 from worker.train.progress import Progress, silent
 from worker.train.stages import Stages
 
@@ -100,17 +100,20 @@ def read_classifier(
     """
     count = len(features.is_defective)
     margins, synthetic = torch.zeros(count), torch.full((count,), torch.nan)
-    evidences = torch.zeros(count, *features.maps.shape[2:])
+    evidences = torch.zeros(count, *features.maps.shape[3:])
     distances = torch.zeros(count)
+    fingerprints = features.fingerprints
     for number, (fitted, read) in enumerate(_folds(fold_of), start=1):
-        head = train_head(sample_of(features, fitted, copies=copies), seed=seed)
-        domain = fit_domain(features.fingerprints[fitted, 0], features.is_defective[fitted])
-        fingerprints = features.fingerprints[read, 0]
-        margins[read] = _margin(head.logits(fingerprints))
-        good = read[~features.is_defective[read]]
-        synthetic[good] = _margin(head.logits(features.synthetic[good, 0]))
-        evidences[read] = evidence(features.maps[read], fingerprints, head)
-        distances[read] = domain.distance(fingerprints)
+        good, head = fit_classifier(features, fitted, copies=copies, seed=seed)
+        pooled = hold_against(features, read, good, copies=1)
+        margins[read] = _margin(head.logits(pooled.photos[:, 0]))
+        damaged = _margin(head.logits(pooled.synthetic[:, 0]))
+        synthetic[read] = damaged.masked_fill(pooled.is_defective, torch.nan)
+        for row, photo in zip(read.tolist(), pooled.photos, strict=True):
+            deviations = good.deviations(features.maps[row, :1].float())
+            evidences[row] = evidence(deviations, photo[:1], head)[0]
+        domain = fit_domain(fingerprints[fitted], features.is_defective[fitted])
+        distances[read] = domain.distance(fingerprints[read])
         progress(f"heads of the folds, {copies} of each photo", number, int(fold_of.max()) + 1)
     return ClassifierReadings(
         margins.double().numpy(), synthetic.double().numpy(), evidences, distances.double().numpy()

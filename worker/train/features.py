@@ -14,6 +14,7 @@ from torch import Tensor
 
 from worker.inspect.backbone import CELLS, CHANNELS, pool
 from worker.inspect.engines.protocol import Engine
+from worker.inspect.good_features import GoodFeatures, pool_deviations
 from worker.train.dataset import LabelledPhoto
 from worker.train.progress import Progress, silent
 from worker.train.render_parts import render_parts
@@ -36,13 +37,45 @@ _PHOTOS_PER_PASS = 16
 class CachedFeatures:
     """Rows are photos, in the order that they were given."""
 
-    maps: Tensor  # (N, 1024, 8, 8), of the photos as they are
-    fingerprints: Tensor  # (N, COPIES, 1024); copy 0 is the photo as it is
+    maps: Tensor  # (N, COPIES, 1024, 8, 8), fp16; copy 0 is the photo as it is
     synthetic: Tensor
-    """(N, S, 1024), each good photo with synthetic defects; zeros for defective photos. Version 0
-    lies and is lit as the photo is, the others as its copies are: nothing but the defects may
-    tell damaged from good."""
+    """(N, S, 1024, 8, 8), fp16, each good photo with synthetic defects; zeros for defective photos.
+    Version 0 lies and is lit as the photo is, the others as its copies are: nothing but the
+    defects may tell damaged from good."""
     is_defective: Tensor  # (N,) bool
+
+    @property
+    def fingerprints(self) -> Tensor:
+        """(N, 1024), of the photos as they are."""
+        return torch.stack([pool(maps[:1].float())[0] for maps in self.maps])
+
+
+@dataclass(frozen=True)
+class PooledDeviations:
+    """Photos held against good parts and averaged over all cells: what heads read."""
+
+    photos: Tensor  # (N, K, 1024)
+    synthetic: Tensor  # (N, S, 1024)
+    is_defective: Tensor  # (N,) bool
+
+
+def hold_against(
+    features: CachedFeatures, rows: Tensor, good: GoodFeatures, *, copies: int
+) -> PooledDeviations:
+    """How far the photos of these rows are from good parts, each in so many copies."""
+
+    def pooled(maps: Tensor, versions: int | None) -> Tensor:
+        # Photo by photo: all of them in fp32 would take several times their memory.
+        return torch.stack(
+            [pool_deviations(good.deviations(maps[row, :versions].float())) for row in rows]
+        )
+
+    # Where photos are only shown as they are, so are the damaged ones.
+    return PooledDeviations(
+        pooled(features.maps, copies),
+        pooled(features.synthetic, 1 if copies == 1 else None),
+        features.is_defective[rows],
+    )
 
 
 def cache_features(
@@ -63,27 +96,24 @@ def cache_features(
     versions = min(MOST_SYNTHETIC, -(-SYNTHETIC // max(1, len(good)))) if needs_synthetic else 1
     passes = COPIES + versions
 
-    def run(pictures: Iterator[NDArray[np.uint8]], count: int, number: int) -> list[Tensor]:
+    def run(pictures: Iterator[NDArray[np.uint8]], count: int, number: int) -> Tensor:
         found: list[Tensor] = []
         steps = -(-count // _PHOTOS_PER_PASS)
         for step, batch in enumerate(pictures, start=1):
-            found.append(engine.features(batch).cpu())
+            found.append(engine.features(batch).half().cpu())
             progress("backbone", (number * steps + step) * 100 // (passes * steps), 100)
-        return found
+        return torch.cat(found)
 
     def copy_of(copy: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([seed, copy])
-        found = run(_laid(photos, copy, rng), len(photos), copy)
-        tensors = {"fingerprints": torch.cat([pool(some) for some in found])}
-        return tensors | ({"maps": torch.cat(found)} if copy == 0 else {})
+        return {"maps": run(_laid(photos, copy, rng), len(photos), copy)}
 
     def version_of(version: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([seed, COPIES + version])
         chosen = [photos[index].photo.pixels for index in good]
-        found = run(_damaged(chosen, version, rng), len(good), COPIES + version)
-        rows = torch.zeros(len(photos), CHANNELS)
-        rows[good] = torch.cat([pool(some) for some in found])
-        return {"fingerprints": rows}
+        rows = torch.zeros(len(photos), CHANNELS, CELLS, CELLS, dtype=torch.float16)
+        rows[good] = run(_damaged(chosen, version, rng), len(good), COPIES + version)
+        return {"maps": rows}
 
     copies = [stages.once(f"copy-{copy}", lambda c=copy: copy_of(c)) for copy in range(COPIES)]  # type: ignore[misc]
     damaged = [
@@ -92,9 +122,8 @@ def cache_features(
     ]
     progress("backbone", 100, 100)
     return CachedFeatures(
-        copies[0]["maps"].view(len(photos), CHANNELS, CELLS, CELLS),
-        torch.stack([some["fingerprints"] for some in copies], dim=1),
-        torch.stack([some["fingerprints"] for some in damaged], dim=1),
+        torch.stack([some["maps"] for some in copies], dim=1),
+        torch.stack([some["maps"] for some in damaged], dim=1),
         is_defective,
     )
 

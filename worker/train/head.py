@@ -1,4 +1,4 @@
-"""Training of the classifier head on cached fingerprints, as in the walkthrough.
+"""Training of the classifier head on deviations from good parts, as in the walkthrough.
 
 Adam at 1e-4, cosine decay, class-weighted cross-entropy, dropout 0.4, until it
 has converged.
@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worker.inspect.good_features import GoodFeatures
 from worker.inspect.head import Head
-from worker.train.features import CachedFeatures
+from worker.train.features import CachedFeatures, PooledDeviations, hold_against
+from worker.train.good_features import fit_good_features
 from worker.train.progress import Progress, silent
 
 LEARNING_RATE = 1e-4
 DROPOUT = 0.4
 HIDDEN = 256
-STEPS = 3000
+STEPS = 8000
 _BATCH = 128
 
 ENOUGH_DEFECTS = 10
@@ -29,25 +31,24 @@ on MVTec bottle with 34 real ones, synthetic ones that weighed as 8 cost 0.007 o
 class Sample:
     """What a head is fitted to."""
 
-    fingerprints: Tensor  # (M, 1024)
+    pooled: Tensor  # (M, 1024)
     is_defective: Tensor  # (M,) bool
     weights: Tensor  # (M,), sum 1; good and defective weigh the same
 
 
-def sample_of(features: CachedFeatures, rows: Tensor, *, copies: int) -> Sample:
-    """The photos `rows` of the cache in `copies` copies each.
+def sample_of(pooled: PooledDeviations) -> Sample:
+    """All photos in all their copies.
 
     Where there are few real defects, synthetic ones on the good photos weigh as much as those
     that are missing.
     """
-    good, real = rows[~features.is_defective[rows]], rows[features.is_defective[rows]]
+    is_defective = pooled.is_defective
     parts = [
-        features.fingerprints[good, :copies].flatten(0, 1),
-        features.fingerprints[real, :copies].flatten(0, 1),
-        # Where photos are only shown as they are, so are the damaged ones.
-        features.synthetic[good, : 1 if copies == 1 else None].flatten(0, 1),
+        pooled.photos[~is_defective].flatten(0, 1),
+        pooled.photos[is_defective].flatten(0, 1),
+        pooled.synthetic[~is_defective].flatten(0, 1),
     ]
-    of_real = 0.5 * min(1.0, len(real) / ENOUGH_DEFECTS)
+    of_real = 0.5 * min(1.0, int(is_defective.sum()) / ENOUGH_DEFECTS)
     shares = [0.5, of_real, 0.5 - of_real]
     if of_real == 0.5:
         parts, shares = parts[:2], shares[:2]
@@ -63,12 +64,24 @@ def sample_of(features: CachedFeatures, rows: Tensor, *, copies: int) -> Sample:
     )
 
 
+def fit_classifier(
+    features: CachedFeatures, rows: Tensor, *, copies: int, seed: int, progress: Progress = silent
+) -> tuple[GoodFeatures, Head]:
+    """What good parts look like, and the head that judges deviations from them.
+
+    From the photos of these rows, each in so many of its copies.
+    """
+    good = fit_good_features(features.maps[rows[~features.is_defective[rows]], :copies])
+    sample = sample_of(hold_against(features, rows, good, copies=copies))
+    return good, train_head(sample, seed=seed, progress=progress)
+
+
 def train_head(sample: Sample, *, seed: int, progress: Progress = silent) -> Head:
     """Train on a sample; the same seed gives the same head.
 
-    The standardisation of the features is folded into the first layer.
+    The standardisation of the inputs is folded into the first layer.
     """
-    flat, labels = sample.fingerprints, sample.is_defective.long()
+    flat, labels = sample.pooled, sample.is_defective.long()
     mean, std = flat.mean(dim=0), flat.std(dim=0)
     # A channel that never changes on this product says nothing; dividing by its noise would shout.
     std = std.clamp(min=1e-3 * float(std.max()))
@@ -81,7 +94,7 @@ def train_head(sample: Sample, *, seed: int, progress: Progress = silent) -> Hea
         hidden = nn.Linear(inputs.shape[1], HIDDEN)
         output = nn.Linear(HIDDEN, 2)
         layers = nn.Sequential(hidden, nn.ReLU(), nn.Dropout(DROPOUT), output).train()
-        optimiser = torch.optim.Adam(layers.parameters(), lr=LEARNING_RATE)
+        optimiser = torch.optim.Adam(layers.parameters(), lr=LEARNING_RATE, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
         for step in range(1, STEPS + 1):
             rows = torch.randint(len(labels), (_BATCH,), generator=generator)

@@ -54,6 +54,26 @@ def in_words(part: int, whole: int, *, one: str, many: str, of: str) -> str:
     )
 
 
+def auroc_difference(is_defective: Flags, first: Floats, second: Floats) -> tuple[float, float]:
+    """How much better the first scores rank than the second, and the standard error of that.
+
+    is_defective (N,); both scores (N,) are of the same photos (DeLong et al. 1988).
+    """
+    gain = _wins(is_defective, first) - _wins(is_defective, second)  # defective x good
+    of_defective, of_good = gain.mean(axis=1), gain.mean(axis=0)
+    variance = sum(
+        float(part.var(ddof=1)) / len(part) for part in (of_defective, of_good) if len(part) > 1
+    )
+    return float(gain.mean()), float(np.sqrt(variance))
+
+
+def _wins(is_defective: Flags, scores: Floats) -> Floats:
+    """For each pair whether the defective one scores higher; a tie is half a win."""
+    defective, good = scores[is_defective][:, None], scores[~is_defective][None]
+    wins: Floats = (defective > good) + 0.5 * (defective == good)
+    return wins
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 

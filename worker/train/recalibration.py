@@ -1,7 +1,7 @@
 """A model version for another camera: statistics, limits and thresholds from some good photos.
 
 Another station has another light, lens and background. What that does to all photos alike is
-taken out: the head reads features as if they came from the photos it was trained on, and
+taken out, because the head reads how far a photo is from good parts, and
 everything that says what good parts look like is measured again. No weight is trained, so some
 twenty photos are enough; no defect is needed, so none is measured either.
 """
@@ -39,8 +39,9 @@ from worker.inspect.bundle import (
 from worker.inspect.domain import Domain
 from worker.inspect.engines.choice import exact_engine
 from worker.inspect.engines.protocol import Engine
+from worker.inspect.good_features import GoodFeatures, pool_deviations
 from worker.inspect.gradcam import GoodEvidence, evidence
-from worker.inspect.head import DEFECTIVE, Head
+from worker.inspect.head import DEFECTIVE
 from worker.inspect.preprocess import Photo, prepare
 from worker.inspect.reference import REFERENCE, Reference, read_reference, write_reference
 from worker.train import calibration
@@ -48,6 +49,7 @@ from worker.train.autoencoder import residual_stats, residuals_of
 from worker.train.dataset import SUFFIXES
 from worker.train.decision import ANOMALY_DEVIATIONS
 from worker.train.duplicates import near_duplicates_within
+from worker.train.good_features import fit_good_features
 from worker.train.progress import Progress, silent
 from worker.train.reference import PHOTOS as REFERENCE_PHOTOS
 from worker.train.reference import make_reference
@@ -82,17 +84,17 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
         found.append(engine.features(pixels[first : first + _PHOTOS_PER_PASS]).cpu())
         progress("backbone", min(first + _PHOTOS_PER_PASS, len(pixels)), len(pixels))
     maps = torch.cat(found)
-    fingerprints = pool(maps)
-    deviations = deviation(residuals_of(model.parts.autoencoder, pixels))
+    seen = _Seen(maps, deviation(residuals_of(model.parts.autoencoder, pixels)))
 
-    readings = _read_out_of_fold(model.parts, fingerprints, deviations, fold_of)
+    readings = _read_out_of_fold(model.parts, seen, fold_of)
     manifest = model.manifest
     thresholds = _thresholds(manifest, readings)
     digests = {"sha256:" + hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     with tempfile.TemporaryDirectory() as scratch:
         file, reference = Path(scratch) / MODEL, Path(scratch) / REFERENCE
-        parts = _adapt(model.parts, fingerprints, deviations)
-        found_evidence = evidence(maps, fingerprints, parts.head).mean(dim=0)
+        parts = _adapt(model.parts, seen)
+        deviations = parts.good_features.deviations(maps)
+        found_evidence = evidence(deviations, pool_deviations(deviations), parts.head).mean(dim=0)
         parts = replace(parts, good_evidence=GoodEvidence(found_evidence))
         write_parts(parts, file)
         write_reference(_reference(model, engine, parts, pixels, maps), reference)
@@ -147,6 +149,17 @@ def _evenly(count: int) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
+class _Seen:
+    """What the networks, whose weights stay, say of good photos."""
+
+    maps: Tensor  # (N, 1024, 8, 8), after norm5
+    residuals: Tensor  # (N, 256, 256), as `deviation` gives them
+
+    def of(self, rows: Tensor) -> "_Seen":
+        return _Seen(self.maps[rows], self.residuals[rows])
+
+
+@dataclass(frozen=True)
 class _Readings:
     """What bundles adapted to the other folds say of each good photo."""
 
@@ -176,18 +189,16 @@ def _draw_folds(pixels: NDArray[np.uint8]) -> Tensor:
     return torch.tensor([parts.index(part) % _FOLDS for part in part_of])
 
 
-def _read_out_of_fold(
-    parts: Parts, fingerprints: Tensor, deviations: Tensor, fold_of: Tensor
-) -> _Readings:
+def _read_out_of_fold(parts: Parts, seen: _Seen, fold_of: Tensor) -> _Readings:
     margins, anomalies, distances = (torch.zeros(len(fold_of)) for _ in range(3))
     for fold in range(_FOLDS):
         is_read = fold_of == fold
-        adapted = _adapt(parts, fingerprints[~is_read], deviations[~is_read])
-        logits = adapted.head.logits(fingerprints[is_read])
+        adapted, read = _adapt(parts, seen.of(~is_read)), seen.of(is_read)
+        logits = adapted.head.logits(pool_deviations(adapted.good_features.deviations(read.maps)))
         margins[is_read] = logits[:, DEFECTIVE] - logits[:, 1 - DEFECTIVE]
-        strangeness = anomaly_map(deviations[is_read], adapted.good_residuals)
+        strangeness = anomaly_map(read.residuals, adapted.good_residuals)
         anomalies[is_read] = anomaly_score(strangeness)
-        distances[is_read] = adapted.domain.distance(fingerprints[is_read])
+        distances[is_read] = adapted.domain.distance(pool(read.maps))
     return _Readings(margins, anomalies, distances)
 
 
@@ -250,32 +261,34 @@ def _read(folder: Path, progress: Progress) -> tuple[list[Path], list[Photo]]:
     return files, photos
 
 
-def _adapt(parts: Parts, fingerprints: Tensor, deviations: Tensor) -> Parts:
-    """The parts as photos of good parts, (N, 1024) and (N, 256, 256), say they should be."""
-    shift = fingerprints.mean(dim=0) - parts.domain.good_mean
+def _adapt(parts: Parts, seen: _Seen) -> Parts:
+    """The parts as these photos of good parts say they should be.
+
+    The new photos' means, and a spread between theirs and that of the training.
+    """
+    count = len(seen.maps)
+    features, residuals = fit_good_features(seen.maps[:, None]), residual_stats(seen.residuals)
     return replace(
         parts,
-        head=_shifted(parts.head, shift),
-        good_residuals=_blended(parts.good_residuals, deviations),
-        domain=_moved(parts.domain, shift, fingerprints),
+        good_features=GoodFeatures(
+            features.mean, _blended(parts.good_features.std, features.std, count)
+        ),
+        good_residuals=ResidualStats(
+            residuals.mean, _blended(parts.good_residuals.std, residuals.std, count)
+        ),
+        domain=_moved(parts.domain, pool(seen.maps)),
     )
 
 
-def _shifted(head: Head, shift: Tensor) -> Head:
-    """The head that reads features as if the shift had not happened."""
-    return replace(head, hidden_bias=head.hidden_bias - head.hidden_weight @ shift)
+def _blended(known: Tensor, new: Tensor, photos: int) -> Tensor:
+    """A standard deviation between that of the training and that over so many new photos."""
+    share = photos / (photos + WORTH_OF_TRAINING)
+    return (share * new.square() + (1 - share) * known.square()).sqrt()
 
 
-def _blended(known: ResidualStats, deviations: Tensor) -> ResidualStats:
-    """The new photos' mean, and a spread between theirs and that of the training."""
-    new = residual_stats(deviations)
-    share = len(deviations) / (len(deviations) + WORTH_OF_TRAINING)
-    variance = share * new.std.square() + (1 - share) * known.std.square()
-    return ResidualStats(new.mean, variance.sqrt())
-
-
-def _moved(known: Domain, shift: Tensor, fingerprints: Tensor) -> Domain:
+def _moved(known: Domain, fingerprints: Tensor) -> Domain:
     """The domain about the new photos: its covariance mixes what training and they have shown."""
+    shift = fingerprints.mean(dim=0) - known.good_mean
     count = len(fingerprints)
     share = count / (count + WORTH_OF_TRAINING)
     spread = (known.variances - known.floor).clamp(min=0).sqrt()[:, None] * known.directions

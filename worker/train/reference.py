@@ -8,6 +8,7 @@ from torch import Tensor
 from worker.inspect.autoencoder import anomaly_score, second_opinion
 from worker.inspect.backbone import pool
 from worker.inspect.bundle import Parts
+from worker.inspect.good_features import pool_deviations
 from worker.inspect.head import defect_probability
 from worker.inspect.reference import Reference
 
@@ -34,11 +35,11 @@ def make_reference(
     pixels: NDArray[np.uint8], maps: Tensor, parts: Parts, temperature: float
 ) -> Reference:
     """pixels (N, 256, 256, 3) RGB; maps (N, 1024, 8, 8), their features in fp32."""
-    fingerprints = pool(maps)
+    pooled = pool_deviations(parts.good_features.deviations(maps))
     _, anomalies = second_opinion(torch.as_tensor(pixels), parts.autoencoder, parts.good_residuals)
     return Reference(
         pixels,
-        defect_probability(parts.head.logits(fingerprints), temperature).numpy(),
+        defect_probability(parts.head.logits(pooled), temperature).numpy(),
         anomaly_score(anomalies).numpy(),
-        parts.domain.distance(fingerprints).numpy(),
+        parts.domain.distance(pool(maps)).numpy(),
     )

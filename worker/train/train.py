@@ -28,6 +28,7 @@ from worker.inspect.bundle import (
     write_parts,
 )
 from worker.inspect.engines.choice import exact_engine
+from worker.inspect.engines.protocol import Engine
 from worker.inspect.reference import REFERENCE, Reference, write_reference
 from worker.train import autoencoder
 from worker.train.autoencoder import residual_stats, staged_autoencoder
@@ -49,7 +50,8 @@ from worker.train.decision import (
 )
 from worker.train.domain import fit_domain
 from worker.train.features import COPIES, GAIN, SYNTHETIC, CachedFeatures, cache_features
-from worker.train.head import ENOUGH_DEFECTS, sample_of, train_head
+from worker.train.head import ENOUGH_DEFECTS, fit_classifier
+from worker.train.intervals import auroc_difference
 from worker.train.judged import JudgedPhoto, row
 from worker.train.localisation import read_masks
 from worker.train.metrics import measure, out_of_fold
@@ -138,7 +140,7 @@ def train(
             for copies in (COPIES, 1)
         }
         # Turning a photo is harmless for a bottle from above and wrong for a part whose defect is
-        # lying the wrong way round. Out of fold, the data say which.
+        # lying the wrong way round. Out of fold, the data say so.
         everything = np.ones(len(photos), np.bool_)
         copies = _best_copies(trials, features, everything)
         readings = Readings(
@@ -151,7 +153,7 @@ def train(
         decider = fit_decider(readings, everything, chosen_policy)
         model, reference = scratch / MODEL, scratch / REFERENCE
         write_parts(parts, model)
-        write_reference(_reference(features, readings, parts, decider.temperature), reference)
+        write_reference(_reference(readings, engine, parts, decider.temperature), reference)
         # For the figures even that choice is made without the fold that it is made for.
         fair = replace(readings, classifier=_chosen_by_others(trials, features, fold_of))
         judged = judge_out_of_fold(fair, policy=chosen_policy, data=data, masks=masks)
@@ -221,21 +223,28 @@ def _is_short_of_defects(photos: Sequence[LabelledPhoto], fold_of: NDArray[np.in
 def _best_copies(
     trials: Mapping[int, ClassifierReadings], features: CachedFeatures, rows: NDArray[np.bool_]
 ) -> int:
-    """The number of copies whose heads rank the photos of these rows (N,) best."""
-    return max(trials, key=lambda copies: _ranking(trials[copies], features, rows))
+    """Turned copies, unless photos as they are rank those of these rows (N,) clearly better.
+
+    Where turning is wrong, that costs a lot; a difference within its standard error is chance.
+    """
+    (is_defective, alone), (_, turned) = (
+        _labelled_margins(trials[copies], features, rows) for copies in (1, COPIES)
+    )
+    gain, error = auroc_difference(is_defective, alone, turned)
+    return 1 if gain > error else COPIES
 
 
-def _ranking(
+def _labelled_margins(
     readings: ClassifierReadings, features: CachedFeatures, rows: NDArray[np.bool_]
-) -> float:
-    """AUROC against real defects, where there are enough of them, else with synthetic ones."""
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Against real defects, where there are enough of them, else with synthetic ones."""
     is_defective = features.is_defective.numpy()[rows]
     margins = readings.margins[rows]
     if int(features.is_defective.sum()) < ENOUGH_DEFECTS:
         synthetic = readings.synthetic_margins[rows][~is_defective]
         margins = np.concatenate([margins, synthetic])
         is_defective = np.concatenate([is_defective, np.ones(len(synthetic), np.bool_)])
-    return float(roc_auc_score(is_defective, margins))
+    return is_defective, margins
 
 
 def _chosen_by_others(
@@ -269,23 +278,25 @@ def _fit(
     is_good = ~features.is_defective
     good = np.stack([p.photo.pixels for p in readings.photos if not p.is_defective])
     rows = torch.arange(len(features.is_defective))
+    good_features, head = fit_classifier(
+        features, rows, copies=copies, seed=seed, progress=progress
+    )
     return Parts(
-        head=train_head(sample_of(features, rows, copies=copies), seed=seed, progress=progress),
+        good_features=good_features,
+        head=head,
         autoencoder=staged_autoencoder(
             "autoencoder", good, seed=seed, stages=stages, progress=progress
         ),
         good_residuals=residual_stats(readings.autoencoder.deviations[is_good]),
         good_evidence=fit_evidence(readings, np.ones(len(rows), np.bool_)),
-        domain=fit_domain(features.fingerprints[:, 0], features.is_defective),
+        domain=fit_domain(features.fingerprints, features.is_defective),
     )
 
 
-def _reference(
-    features: CachedFeatures, readings: Readings, parts: Parts, temperature: float
-) -> Reference:
+def _reference(readings: Readings, engine: Engine, parts: Parts, temperature: float) -> Reference:
     rows = choose_reference(readings.classifier.margins, readings.is_defective)
     pixels = np.stack([readings.photos[row].photo.pixels for row in rows])
-    return make_reference(pixels, features.maps[torch.from_numpy(rows)], parts, temperature)
+    return make_reference(pixels, engine.features(pixels).cpu(), parts, temperature)
 
 
 def _metrics(measured: Mapping[str, Any], readings: Readings) -> dict[str, float]:

@@ -5,29 +5,42 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from worker.inspect.backbone import load_backbone, pool
+from worker.inspect.backbone import load_backbone
+from worker.inspect.good_features import GoodFeatures, pool_deviations
 from worker.inspect.gradcam import GoodEvidence, evidence
 from worker.inspect.gradcam import gradcam as beyond_good
 from worker.inspect.head import Head
 from worker.inspect.preprocess import to_classifier_input
 
 
-def gradcam(maps: torch.Tensor, fingerprints: torch.Tensor, head: Head) -> torch.Tensor:
+def gradcam(deviations: torch.Tensor, head: Head) -> torch.Tensor:
     """As it was published: held against nothing."""
-    return beyond_good(evidence(maps, fingerprints, head), GoodEvidence(torch.zeros(8, 8)))
+    found = evidence(deviations, pool_deviations(deviations), head)
+    return beyond_good(found, GoodEvidence(torch.zeros(8, 8)))
+
+
+class Deviations(nn.Module):
+    """`GoodFeatures` as a layer, whose output the library can watch."""
+
+    def __init__(self, good: GoodFeatures) -> None:
+        super().__init__()
+        self.good = good
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return ((maps - self.good.mean) / self.good.std).abs()
 
 
 class WholeNetwork(nn.Module):
     """The same network as one differentiable module, as the library needs it."""
 
-    def __init__(self, features: nn.Module, head: Head) -> None:
+    def __init__(self, features: nn.Module, good: GoodFeatures, head: Head) -> None:
         super().__init__()
         self.features = features
+        self.deviations = Deviations(good)
         hidden, output = nn.Linear(1024, 256), nn.Linear(256, 2)
         hidden.weight.data, hidden.bias.data = head.hidden_weight, head.hidden_bias
         output.weight.data, output.bias.data = head.output_weight, head.output_bias
         self.classifier = nn.Sequential(
-            nn.ReLU(),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             hidden,
@@ -37,18 +50,18 @@ class WholeNetwork(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.features(images))
+        return self.classifier(self.deviations(self.features(images)))
 
 
-def a_head_that_fires(fingerprints: torch.Tensor) -> Head:
+def a_head_that_fires(pooled: torch.Tensor) -> Head:
     """Random layers whose defect logit rises with some channels and falls with others."""
     generator = torch.Generator().manual_seed(3)
     hidden = torch.randn(256, 1024, generator=generator)
-    spread = (fingerprints @ hidden.T).std(dim=0).clamp(min=1e-3)
+    spread = (pooled @ hidden.T).std(dim=0).clamp(min=1e-3)
     hidden = hidden / spread[:, None]
     return Head(
         hidden_weight=hidden,
-        hidden_bias=-(fingerprints @ hidden.T).mean(dim=0),
+        hidden_bias=-(pooled @ hidden.T).mean(dim=0),
         output_weight=torch.randn(2, 256, generator=generator),
         output_bias=torch.zeros(2),
     )
@@ -59,11 +72,13 @@ def test_the_closed_form_agrees_with_the_grad_cam_library_on_ten_images(photos, 
     backbone = load_backbone(backbone_file)
     with torch.no_grad():
         maps = backbone(inputs)
-    head = a_head_that_fires(pool(maps))
-    ours = gradcam(maps, pool(maps), head).numpy()
+    good = GoodFeatures(maps[:5].mean(dim=0), maps[:5].std(dim=0) + 0.1 * float(maps.std()))
+    deviations = good.deviations(maps)
+    head = a_head_that_fires(pool_deviations(deviations))
+    ours = gradcam(deviations, head).numpy()
 
-    network = WholeNetwork(backbone, head).eval().requires_grad_(True)
-    with GradCAM(model=network, target_layers=[backbone.norm5]) as library:
+    network = WholeNetwork(backbone, good, head).eval().requires_grad_(True)
+    with GradCAM(model=network, target_layers=[network.deviations]) as library:
         theirs = library(inputs, targets=[ClassifierOutputTarget(1)] * len(photos))
 
     assert len(theirs) == 10
@@ -80,50 +95,59 @@ def resized(cells: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return cv2.resize(cells, (shape[1], shape[0]))
 
 
-def test_its_values_are_those_of_the_gradient_that_autograd_finds():
-    generator = torch.Generator().manual_seed(5)
-    maps = torch.randn(3, 1024, 8, 8, generator=generator)
-    head = a_head_that_fires(pool(maps))
-    leaf = maps.clone().requires_grad_()
-    head.logits(torch.relu(leaf).mean(dim=(2, 3)))[:, 1].sum().backward()
-    channel_weights = leaf.grad.mean(dim=(2, 3), keepdim=True)
-    expected = torch.relu((channel_weights * maps).sum(dim=1))
+def random_deviations(count: int, seed: int) -> torch.Tensor:
+    return torch.randn(count, 1024, 8, 8, generator=torch.Generator().manual_seed(seed)).abs()
 
-    torch.testing.assert_close(gradcam(maps, pool(maps), head), expected, rtol=1e-4, atol=1e-6)
+
+def test_its_values_are_those_of_the_gradient_that_autograd_finds():
+    deviations = random_deviations(3, 5)
+    head = a_head_that_fires(pool_deviations(deviations))
+    leaf = deviations.clone().requires_grad_()
+    head.logits(leaf.mean(dim=(2, 3)))[:, 1].sum().backward()
+    channel_weights = leaf.grad.mean(dim=(2, 3), keepdim=True)
+    expected = torch.relu((channel_weights * deviations).sum(dim=1))
+
+    torch.testing.assert_close(gradcam(deviations, head), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_each_image_of_a_batch_gets_the_map_it_would_get_alone():
-    generator = torch.Generator().manual_seed(6)
-    maps = torch.randn(4, 1024, 8, 8, generator=generator)
-    head = a_head_that_fires(pool(maps))
-    together = gradcam(maps, pool(maps), head)
+    deviations = random_deviations(4, 6)
+    head = a_head_that_fires(pool_deviations(deviations))
+    together = gradcam(deviations, head)
     for index in range(4):
-        one = maps[index : index + 1]
-        torch.testing.assert_close(
-            gradcam(one, pool(one), head)[0], together[index], rtol=1e-4, atol=1e-6
-        )
+        alone = gradcam(deviations[index : index + 1], head)[0]
+        torch.testing.assert_close(alone, together[index], rtol=1e-4, atol=1e-6)
+
+
+def test_the_evidence_of_all_cells_adds_up_to_what_the_channels_say():
+    """Where every unit of the head fires, that is the whole logit but for the biases."""
+    deviations = random_deviations(2, 7)
+    generator = torch.Generator().manual_seed(8)
+    hidden, output = torch.rand(256, 1024, generator=generator), torch.randn(2, 256)
+    head = Head(hidden, torch.zeros(256), output, torch.zeros(2))
+    pooled = pool_deviations(deviations)
+    torch.testing.assert_close(
+        evidence(deviations, pooled, head).sum(dim=(1, 2)),
+        head.logits(pooled)[:, 1],
+        rtol=1e-4,
+        atol=1e-2,
+    )
 
 
 @pytest.mark.parametrize("channel_speaks_for_a_defect", [True, False])
 def test_only_what_speaks_for_a_defect_is_hot(channel_speaks_for_a_defect):
-    maps = torch.full((1, 1024, 8, 8), -1.0)
-    maps[0, 7, 2, 5] = 64.0  # fingerprint of channel 7 is 1
-    sign = 1.0 if channel_speaks_for_a_defect else -1.0
+    deviations = torch.zeros(1, 1024, 8, 8)
+    deviations[0, 7, 2, 5] = 64.0  # 1 over all cells
     hidden = torch.zeros(256, 1024)
     hidden[0, 7] = 1.0
     output = torch.zeros(2, 256)
-    output[1, 0] = sign
+    output[1, 0] = 1.0 if channel_speaks_for_a_defect else -1.0
     head = Head(hidden, torch.zeros(256), output, torch.zeros(2))
 
-    heat = gradcam(maps, pool(maps), head)[0]
+    heat = gradcam(deviations, head)[0]
 
-    # Weight of channel 7: 1 (head) x 1/64 (share of positive cells) / 64 (mean over cells).
     expected = torch.zeros(8, 8)
-    if channel_speaks_for_a_defect:
-        expected[2, 5] = 64.0 / 64 / 64
-    else:
-        expected += 1.0 / 64 / 64  # elsewhere the channel is -1, and -1 x -weight is positive
-        expected[2, 5] = 0.0
+    expected[2, 5] = float(channel_speaks_for_a_defect)
     torch.testing.assert_close(heat, expected)
 
 

@@ -77,12 +77,13 @@ def test_the_scores_are_those_of_the_parts_put_together_by_hand(inspector, photo
         maps = backbone(torch.from_numpy(inputs.transpose(2, 0, 1))[None])[0].numpy()
         unit = torch.from_numpy(pixels.transpose(2, 0, 1)).float()[None]
         rebuilt = bottle.parts.autoencoder(unit)[0].numpy()
-    fingerprint = np.maximum(maps, 0).mean(axis=(1, 2))
+    usual, spread = (getattr(bottle.parts.good_features, part).numpy() for part in ("mean", "std"))
+    pooled = (np.abs(maps - usual) / spread).mean(axis=(1, 2))
     head = {
         name: getattr(bottle.parts.head, name).double().numpy()
         for name in ("hidden_weight", "hidden_bias", "output_weight", "output_bias")
     }
-    hidden = np.maximum(head["hidden_weight"] @ fingerprint + head["hidden_bias"], 0)
+    hidden = np.maximum(head["hidden_weight"] @ pooled + head["hidden_bias"], 0)
     good, defective = np.exp((head["output_weight"] @ hidden + head["output_bias"]) / 1.5)
     squared = ((pixels.transpose(2, 0, 1) - rebuilt) ** 2).mean(axis=0)
 

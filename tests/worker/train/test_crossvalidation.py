@@ -14,11 +14,10 @@ from worker.train.stages import Stages
 
 def random_features(count: int) -> CachedFeatures:
     generator = torch.Generator().manual_seed(0)
-    maps = torch.randn(count, 1024, 2, 2, generator=generator)
-    fingerprints = torch.relu(maps).mean(dim=(2, 3))[:, None].expand(-1, 3, -1).clone()
+    maps = torch.randn(count, 1, 1024, 2, 2, generator=generator).half().repeat(1, 3, 1, 1, 1)
     is_defective = torch.arange(count) % 3 == 0
-    synthetic = torch.randn(count, 2, 1024, generator=generator).abs()
-    return CachedFeatures(maps, fingerprints, synthetic, is_defective)
+    synthetic = torch.randn(count, 2, 1024, 2, 2, generator=generator).half()
+    return CachedFeatures(maps, synthetic, is_defective)
 
 
 def folds(count: int) -> np.ndarray:
@@ -88,29 +87,36 @@ def test_every_photo_gets_a_reading_and_copies_do_not_multiply_them(monkeypatch)
 def test_a_strange_photo_is_far_from_the_domain_because_it_is_not_in_its_own_fold(monkeypatch):
     monkeypatch.setattr(head_training, "STEPS", 1)
     features = random_features(40)
-    features.fingerprints[7] += 3.0
+    features.maps[7] += 3.0
     distances = read_classifier(features, folds(40), copies=1, seed=0).domain_distances
     assert distances.argmax() == 7
     assert distances[7] > 2 * np.median(distances)
 
 
-def test_the_head_of_a_fold_has_not_seen_the_damaged_versions_of_its_photos(monkeypatch):
-    seen = []
+def test_the_classifier_of_a_fold_has_not_seen_its_photos_nor_their_damaged_versions(monkeypatch):
+    """Neither what it takes for good nor the head changes with them."""
+    monkeypatch.setattr(head_training, "STEPS", 5)
+    monkeypatch.setattr(head_training, "ENOUGH_DEFECTS", 1000)
+    fit = head_training.fit_classifier
+    found = []
 
-    def spy(sample, **_):
-        seen.append(set(sample.fingerprints[:, 0].tolist()))
-        return head_training.train_head(sample, seed=0)
+    def spy(*arguments, **options):
+        found.append(fit(*arguments, **options))
+        return found[-1]
 
-    monkeypatch.setattr(head_training, "STEPS", 1)
-    monkeypatch.setattr("worker.train.crossvalidation.train_head", spy)
-    features = random_features(20)
-    read_classifier(features, folds(20), copies=3, seed=0)
-    for fold, numbers in enumerate(seen):
-        for row in range(20):
-            is_in = float(features.fingerprints[row, 0, 0]) in numbers
-            assert is_in == (row % 5 != fold)
-            if not features.is_defective[row]:
-                assert (float(features.synthetic[row, 1, 0]) in numbers) == is_in
+    monkeypatch.setattr("worker.train.crossvalidation.fit_classifier", spy)
+    for row in (None, 3):
+        features = random_features(20)
+        if row is not None:
+            features.maps[row] += 1
+            features.synthetic[row] -= 1
+            features.is_defective[row] = ~features.is_defective[row]
+        read_classifier(features, folds(20), copies=3, seed=0)
+    for fold in range(5):
+        (good, head), (other_good, other_head) = found[fold], found[5 + fold]
+        is_same = torch.equal(good.mean, other_good.mean) and torch.equal(good.std, other_good.std)
+        assert is_same == (fold == 3)
+        assert torch.equal(head.hidden_weight, other_head.hidden_weight) == (fold == 3)
 
 
 @pytest.fixture

@@ -69,15 +69,14 @@ def test_rows_are_photos_in_order_and_copy_0_is_the_photo_as_it_is(photos, tmp_p
     )
 
     corners = torch.tensor([float(photo.photo.pixels[0, 0, 0]) for photo in some])
-    assert features.maps.shape == (20, 1024, 8, 8)
-    assert features.fingerprints.shape == (20, COPIES, 1024)
-    torch.testing.assert_close(features.fingerprints[:, 0, 0], corners)
-    torch.testing.assert_close(pool(features.maps), features.fingerprints[:, 0])
+    assert features.maps.shape == (20, COPIES, 1024, 8, 8)
+    torch.testing.assert_close(features.maps[:, 0, 0, 3, 5].float(), corners)
+    torch.testing.assert_close(features.fingerprints, pool(features.maps[:, 0].float()))
     assert features.is_defective.tolist() == [False, True] * 10
-    assert features.synthetic.shape == (20, 2, 1024)
+    assert features.synthetic.shape == (20, 2, 1024, 8, 8)
     assert features.synthetic[1::2].eq(0).all()
     # Version 0 is lit as the photo is, but for those whose corner the defect has taken.
-    is_alike = features.synthetic[::2, 0, 0] == corners[::2]
+    is_alike = features.synthetic[::2, 0, 0, 3, 5].float() == corners[::2]
     assert is_alike.float().mean() > 0.7
     assert not torch.equal(features.synthetic[:, 0], features.synthetic[:, 1])
     assert sum(engine.batches) == 20 * COPIES + 10 * 2
@@ -102,7 +101,7 @@ def test_a_killed_run_goes_on_where_it_was_with_the_same_result(photos, tmp_path
     resumed = cache_features(some, engine, seed=0, stages=Stages(tmp_path / "b", {}))
 
     assert sum(engine.batches) < 20 * COPIES
-    assert torch.equal(resumed.fingerprints, whole.fingerprints)
+    assert torch.equal(resumed.maps, whole.maps)
     assert torch.equal(resumed.synthetic, whole.synthetic)
 
 
@@ -114,7 +113,7 @@ def test_where_heads_need_no_synthetic_defects_there_is_one_version_to_read(phot
         stages=Stages(tmp_path / "s", {}),
         needs_synthetic=False,
     )
-    assert features.synthetic.shape == (20, 1, 1024)
+    assert features.synthetic.shape == (20, 1, 1024, 8, 8)
 
 
 def test_good_photos_alone_are_enough_and_few_of_them_are_damaged_more_often(photos, tmp_path):
@@ -123,4 +122,4 @@ def test_good_photos_alone_are_enough_and_few_of_them_are_damaged_more_often(pho
         for index, photo in enumerate(photos[:2])
     ]
     features = cache_features(some, StandInEngine(), seed=0, stages=Stages(tmp_path / "s", {}))
-    assert features.synthetic.shape == (2, features_of_photos.MOST_SYNTHETIC, 1024)
+    assert features.synthetic.shape[:2] == (2, features_of_photos.MOST_SYNTHETIC)

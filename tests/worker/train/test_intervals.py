@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from worker.train.intervals import (
+    auroc_difference,
     exact,
     exact_auroc,
     in_words,
@@ -111,3 +112,27 @@ def test_two_thousand_resamples_of_300_photos_take_less_than_two_seconds():
     resamples.average_precision(scores)
     resamples.f1(scores > 0.5)
     assert time.process_time() - started < 2
+
+
+def test_the_difference_of_two_aurocs_is_that_of_scikit_learn_ties_and_all():
+    rng = np.random.default_rng(1)
+    is_defective = rng.random(80) < 0.3
+    first, second = (np.round(is_defective + rng.normal(0, spread, 80), 1) for spread in (0.7, 1.5))
+    gain, error = auroc_difference(is_defective, first, second)
+    assert gain == pytest.approx(
+        roc_auc_score(is_defective, first) - roc_auc_score(is_defective, second)
+    )
+    assert 0.02 < error < 0.2
+    assert auroc_difference(is_defective, first, 2 * first) == (0.0, 0.0)
+
+
+def test_its_standard_error_is_how_much_it_varies_from_draw_to_draw():
+    rng = np.random.default_rng(2)
+    is_defective = np.arange(100) < 30
+    found = []
+    for _ in range(400):
+        shared = is_defective + rng.normal(0, 1, 100)
+        scores = [shared + rng.normal(0, spread, 100) for spread in (0.3, 1.0)]
+        found.append(auroc_difference(is_defective, *scores))
+    gains, errors = np.array(found).T
+    assert errors.mean() == pytest.approx(gains.std(), rel=0.15)

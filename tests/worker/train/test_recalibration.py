@@ -1,4 +1,4 @@
-from dataclasses import fields
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -7,10 +7,12 @@ import torch
 
 from shared.errors import Conflict, DamagedBundle, UnusableData
 from worker.inspect.autoencoder import ResidualStats
+from worker.inspect.backbone import pool
 from worker.inspect.bundle import load_bundle
 from worker.inspect.files import open_bundle
+from worker.inspect.good_features import GoodFeatures
 from worker.inspect.preprocess import prepare
-from worker.train.recalibration import MIN_PHOTOS, _adapt, recalibrate
+from worker.train.recalibration import MIN_PHOTOS, _adapt, _Seen, recalibrate
 
 
 @pytest.fixture
@@ -50,6 +52,7 @@ def test_statistics_and_thresholds_change_and_no_weight_does(bundle, good, tmp_p
         assert torch.equal(one, other)
     assert torch.equal(before.parts.head.hidden_weight, after.parts.head.hidden_weight)
     assert torch.equal(before.parts.head.output_weight, after.parts.head.output_weight)
+    assert not torch.equal(before.parts.good_features.mean, after.parts.good_features.mean)
     assert not torch.equal(before.parts.good_residuals.mean, after.parts.good_residuals.mean)
     assert not torch.equal(before.parts.domain.mean, after.parts.domain.mean)
     assert manifest.metrics["calibration_photos"] == 12
@@ -72,20 +75,21 @@ def test_what_the_camera_does_to_all_photos_alike_is_taken_out(bundle):
     """Features that all moved by the same step are read as before the move."""
     parts = load_bundle(bundle).parts
     generator = torch.Generator().manual_seed(0)
-    features = torch.randn(40, 1024, generator=generator)
-    features += parts.domain.good_mean - features.mean(dim=0)
-    step = torch.randn(1024, generator=generator) * 3
-    deviations = torch.rand(40, 256, 256, generator=generator)
+    maps = torch.rand(40, 1024, 8, 8, generator=generator)
+    step = torch.rand(1024, 8, 8, generator=generator) * 3  # all stay above 0, where the ReLU is
+    residuals = torch.rand(40, 256, 256, generator=generator)
 
-    adapted = _adapt(parts, features + step, deviations)
+    still, moved = (_adapt(parts, _Seen(seen, residuals)) for seen in (maps, maps + step))
 
     torch.testing.assert_close(
-        adapted.head.logits(features + step), parts.head.logits(features), rtol=1e-3, atol=1e-3
+        moved.good_features.deviations(maps + step),
+        still.good_features.deviations(maps),
+        rtol=1e-3,
+        atol=1e-3,
     )
-    still = _adapt(parts, features, deviations)
     torch.testing.assert_close(
-        adapted.domain.distance(features + step),
-        still.domain.distance(features),
+        moved.domain.distance(pool(maps + step)),
+        still.domain.distance(pool(maps)),
         rtol=1e-2,
         atol=1e-2,
     )
@@ -115,13 +119,15 @@ def test_frames_of_the_same_part_count_once(bundle, good, tmp_path):
 
 def test_few_photos_move_the_spread_a_little_and_the_mean_at_once(bundle):
     parts = load_bundle(bundle).parts
-    features = torch.randn(20, 1024, generator=torch.Generator().manual_seed(0))
     # Twenty photos count as much as the training: halfway between the variances.
     known = ResidualStats(torch.zeros(256, 256), torch.full((256, 256), 3.0))
-    values = {field.name: getattr(parts, field.name) for field in fields(parts)}
-    deviations = torch.full((20, 256, 256), 5.0)
-    deviations[::2] = 7.0
-    adapted = _adapt(type(parts)(**values | {"good_residuals": known}), features, deviations)
+    usual = GoodFeatures(torch.zeros(1024, 8, 8), torch.full((1024, 8, 8), 3.0))
+    residuals, maps = torch.full((20, 256, 256), 5.0), torch.full((20, 1024, 8, 8), 5.0)
+    residuals[::2] = maps[::2] = 7.0
+    parts = replace(parts, good_residuals=known, good_features=usual)
+    adapted = _adapt(parts, _Seen(maps, residuals))
+    torch.testing.assert_close(adapted.good_features.mean, torch.full((1024, 8, 8), 6.0))
+    torch.testing.assert_close(adapted.good_features.std, torch.full((1024, 8, 8), 5.0**0.5))
     torch.testing.assert_close(adapted.good_residuals.mean, torch.full((256, 256), 6.0))
     expected = ((9.0 + 20 / 19) / 2) ** 0.5
     torch.testing.assert_close(adapted.good_residuals.std, torch.full((256, 256), expected))
