@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import litserve
-from fastapi import UploadFile
+from fastapi import Request
 
 from worker.inspect.bundle import load_bundle
 from worker.inspect.engines.torch_engine import TorchEngine
@@ -21,7 +21,7 @@ class Inspection(litserve.LitAPI):
         sha256 = self.model.manifest.backbone.sha256
         self.inspector = Inspector(TorchEngine(self.model.backbone, sha256=sha256))
 
-    def decode_request(self, request: dict[str, UploadFile]) -> Photo:
+    def decode_request(self, request: Request) -> Photo:
         return prepare(request["file"].file.read())
 
     def batch(self, inputs: list[Photo]) -> list[Photo]:

@@ -99,13 +99,12 @@ def _send(
             since = due if rate else time.perf_counter()
             body, of_form = bodies[number % len(bodies)]
             try:
-                connection.request("POST", where.path, body, {**headers, **of_form})
-                answer = connection.getresponse()
-                answer.read()
-                is_good = answer.status in {200, 202}
-            except OSError:
+                status = post(connection, where.path, body, {**headers, **of_form})
+            except ConnectionError:
+                # The server has closed a connection that was idle for long: what clients do then.
                 connection.close()
-                is_good = False
+                status = post(connection, where.path, body, {**headers, **of_form})
+            is_good = status in {200, 202}
             took = (time.perf_counter() - since) * 1000
             with lock:
                 latencies.append(took)
@@ -117,6 +116,16 @@ def _send(
     for thread in threads:
         thread.join()
     return Seen(time.perf_counter() - started, latencies, failures)
+
+
+def post(
+    connection: http.client.HTTPConnection, path: str, body: bytes, headers: Mapping[str, str]
+) -> int:
+    """The status of the answer."""
+    connection.request("POST", path, body, dict(headers))
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
 
 
 def checked(seen: Seen) -> Seen:
