@@ -22,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -76,9 +75,7 @@ def main() -> None:
             measure(arguments, stack, servers, ports, photos, folder)
         finally:
             for server in servers.values():
-                resume(server)
-                server.terminate()
-                server.wait()
+                end(server)
             stack.stop()
 
 
@@ -261,10 +258,9 @@ def start(command: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
-def family(server: subprocess.Popen[bytes]) -> Iterator[psutil.Process]:
+def family(server: subprocess.Popen[bytes]) -> list[psutil.Process]:
     process = psutil.Process(server.pid)
-    yield process
-    yield from process.children(recursive=True)
+    return [process, *process.children(recursive=True)]
 
 
 def pause(server: subprocess.Popen[bytes]) -> None:
@@ -275,6 +271,13 @@ def pause(server: subprocess.Popen[bytes]) -> None:
 def resume(server: subprocess.Popen[bytes]) -> None:
     for process in family(server):
         process.send_signal(signal.SIGCONT)
+
+
+def end(server: subprocess.Popen[bytes]) -> None:
+    """With all its children: LitServe's outlive a server that is asked to end."""
+    for process in family(server):
+        process.kill()
+    server.wait()
 
 
 if __name__ == "__main__":
