@@ -57,12 +57,16 @@ class BundleWriter:
     def __call__(self, folder: Path, *, seed: int = 0, product: str = "bottle") -> Manifest:
         with tempfile.TemporaryDirectory() as scratch:
             model, reference = Path(scratch) / MODEL, Path(scratch) / REFERENCE
-            parts = make_parts(seed)
+            parts = self.parts(seed)
             write_parts(parts, model)
             write_reference(make_reference(self.pixels, self.maps, parts, TEMPERATURE), reference)
             manifest = make_manifest(self.backbone, model, reference, product=product)
             write_bundle(folder, manifest, files=[model, reference], backbone=self.backbone)
         return manifest
+
+    @staticmethod
+    def parts(seed: int) -> Parts:
+        return make_parts(seed)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from shared.errors import Conflict, InvalidInput, UnusableData
 from worker.inspect.bundle import load_bundle
 from worker.inspect.files import judge_files, open_bundle
 from worker.inspect.pipeline import Judgement
-from worker.train import autoencoder, features, head
+from worker.train import autoencoder, features, head, reference
 from worker.train import train as training
 from worker.train.sources import obtain_backbone
 from worker.train.train import train
@@ -136,9 +136,18 @@ def test_a_killed_training_goes_on_where_it_was(data, tmp_path, backbone_file, m
     assert not (tmp_path / "disc").exists()
 
     monkeypatch.setattr(training, "write_bundle", rendered)
-    monkeypatch.setattr(training, "exact_engine", lambda *_, **__: None)
     monkeypatch.setattr(autoencoder, "train_autoencoder", None)
+    opened, seen = training.exact_engine, []
+
+    def watched(*args, **kwargs):
+        engine = opened(*args, **kwargs)
+        features = engine.features
+        engine.features = lambda pixels: seen.append(len(pixels)) or features(pixels)
+        return engine
+
+    monkeypatch.setattr(training, "exact_engine", watched)
     train(data, **options)
+    assert sum(seen) <= reference.PHOTOS  # the photos themselves, their copies: all kept
     assert load_bundle(tmp_path / "disc")
     assert not list(tmp_path.glob(".*unfinished"))
 
