@@ -210,8 +210,8 @@ class Judging:
             overlay = map_key(claimed.image_key, token, "overlay")
             anomaly_map = map_key(claimed.image_key, token, "anomaly-map")
             try:
-                storage().put(overlay, judgement.overlay, "image/jpeg")
-                storage().put(anomaly_map, judgement.anomaly_map, "image/jpeg")
+                storage().put(overlay, judgement.overlay(), "image/jpeg")
+                storage().put(anomaly_map, judgement.anomaly_map(), "image/jpeg")
             except StorageUnavailable as error:
                 return _Setback(claimed, error, is_its_fault=False)
             return Recorded(

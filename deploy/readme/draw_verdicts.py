@@ -22,11 +22,11 @@ def main() -> None:
     inspector, model = open_bundle(_BUNDLES / "bottle")
     rows = []
     for path, judgement in judge_files(
-        inspector, model, [_BUNDLES / "samples" / name for name in _SHOWN], draw=True
+        inspector, model, [_BUNDLES / "samples" / name for name in _SHOWN]
     ):
         if not isinstance(judgement, Judgement):
             raise SystemExit(f"{path}: {judgement}")
-        pictures = (encode(judgement.photo), judgement.overlay, judgement.anomaly_map)
+        pictures = (encode(judgement.photo), judgement.overlay(), judgement.anomaly_map())
         rows.append(_beside([_decoded(jpeg) for jpeg in pictures], axis=1))
     is_written = cv2.imwrite(
         str(Path(__file__).with_name("verdicts.jpg")),

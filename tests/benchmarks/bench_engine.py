@@ -23,7 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from measuring import BOTTLE, alternate, finish, render_photos, tell, tell_ratio
+from measuring import BOTTLE, alternate, finish, judge, render_photos, tell, tell_ratio
 from numpy.typing import NDArray
 from torch import nn
 
@@ -34,8 +34,7 @@ from worker.inspect.engines.choice import AUTO
 from worker.inspect.engines.openvino_engine import read_graph
 from worker.inspect.engines.openvino_import import ov
 from worker.inspect.engines.quantised import read_quantised_graph
-from worker.inspect.files import judge_files, open_bundle
-from worker.inspect.pipeline import Inspector, Judgement
+from worker.inspect.files import open_bundle
 from worker.inspect.preprocess import prepare, to_autoencoder_input, to_classifier_input
 from worker.inspect.torchvision_import import densenet121
 
@@ -105,12 +104,6 @@ def write(folder: Path, photos: list[bytes], suffix: str) -> list[Path]:
     for path, photo in zip(paths, photos, strict=True):
         path.write_bytes(photo)
     return paths
-
-
-def judge(inspector: Inspector, model: ProductModel, paths: list[Path]) -> None:
-    for path, judgement in judge_files(inspector, model, paths, draw=True):
-        if not isinstance(judgement, Judgement):
-            raise SystemExit(f"{path}: {judgement}")
 
 
 def main() -> None:

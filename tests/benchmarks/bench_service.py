@@ -27,11 +27,11 @@ from pathlib import Path
 import httpx
 import psutil
 from load import Seen, await_port, checked, free_port, send
-from measuring import BOTTLE, Rates, finish, render_photos, tell, tell_ratio
+from measuring import BOTTLE, Rates, finish, judge, render_photos, tell, tell_ratio
 from sqlalchemy import Engine, create_engine, text
 
 from deploy.local import LocalStack
-from worker.inspect.files import judge_files, open_bundle
+from worker.inspect.files import open_bundle
 
 HERE = Path(__file__).parent
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.85)
@@ -183,8 +183,7 @@ def recorded(database: Engine) -> int:
 
 def through_engine(inspector, model, paths) -> float:  # type: ignore[no-untyped-def]
     started = time.perf_counter()
-    for _ in judge_files(inspector, model, paths, draw=True):
-        pass
+    judge(inspector, model, paths)
     return len(paths) / (time.perf_counter() - started)
 
 
@@ -206,7 +205,7 @@ def engine_latency(inspector, model, paths) -> float:  # type: ignore[no-untyped
     times = []
     for path in paths:
         started = time.perf_counter()
-        list(judge_files(inspector, model, [path], draw=True))
+        judge(inspector, model, [path])
         times.append((time.perf_counter() - started) * 1000)
     return statistics.median(times)
 

@@ -28,7 +28,7 @@ class Inspection:
             {
                 "defect_probability": judgement.scores.defect_probability,
                 "verdict": judgement.outcome.verdict.value,
-                "bytes": len(judgement.overlay) + len(judgement.anomaly_map),
+                "bytes": len(judgement.overlay()) + len(judgement.anomaly_map()),
             }
             for judgement in self.inspector.judge(photos, [self.model] * len(photos))
         ]

@@ -37,7 +37,7 @@ class Inspection(litserve.LitAPI):
         return {
             "defect_probability": output.scores.defect_probability,
             "verdict": output.outcome.verdict.value,
-            "bytes": len(output.overlay) + len(output.anomaly_map),
+            "bytes": len(output.overlay()) + len(output.anomaly_map()),
         }
 
 

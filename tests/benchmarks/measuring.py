@@ -14,6 +14,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from worker.inspect.bundle import ProductModel
+from worker.inspect.files import judge_files
+from worker.inspect.pipeline import Inspector, Judgement
 from worker.train.render import render_bottle
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +33,15 @@ def render_photos(count: int, suffix: str, *, seed: int = 0) -> list[bytes]:
         image = cv2.cvtColor(render_bottle(rng, LABELS[index % 4]).image, cv2.COLOR_RGB2BGR)
         photos.append(cv2.imencode(suffix, image, options)[1].tobytes())
     return photos
+
+
+def judge(inspector: Inspector, model: ProductModel, paths: Sequence[Path]) -> None:
+    """Files to verdicts and pictures, as a worker does it, in one process without a service."""
+    for path, judgement in judge_files(inspector, model, paths):
+        if not isinstance(judgement, Judgement):
+            raise SystemExit(f"{path}: {judgement}")
+        judgement.overlay()
+        judgement.anomaly_map()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from worker.inspect.pipeline import Inspector, Judgement
 from worker.inspect.preprocess import Photo, prepare
 
 _AT_ONCE = 3
-"""Batches in flight: while one is decoded, the next is judged and the maps of a third drawn."""
+"""Batches in flight: while one is decoded, the next is judged."""
 
 Judged = tuple[Path, Judgement | DefectScopeError]
 
@@ -27,21 +27,14 @@ def open_bundle(folder: Path, *, engine: str = AUTO) -> tuple[Inspector, Product
 
 
 def judge_files(
-    inspector: Inspector, model: ProductModel, paths: Sequence[Path], *, draw: bool = False
+    inspector: Inspector, model: ProductModel, paths: Sequence[Path]
 ) -> Iterator[Judged]:
-    """Judge files in the order given; what cannot be judged comes with the reason.
-
-    `draw`: draw the maps meanwhile, for callers who are going to ask for them.
-    """
+    """Judge files in the order given; what cannot be judged comes with the reason."""
 
     def judge(batch: Sequence[Path]) -> list[Judged]:
         prepared = [_prepare(path) for path in batch]
         photos = [photo for photo in prepared if isinstance(photo, Photo)]
-        judgements = inspector.judge(photos, [model] * len(photos))
-        if draw:
-            for judgement in judgements:
-                _ = judgement.overlay, judgement.anomaly_map
-        judged = iter(judgements)
+        judged = iter(inspector.judge(photos, [model] * len(photos)))
         return [
             (path, next(judged) if isinstance(photo, Photo) else photo)
             for path, photo in zip(batch, prepared, strict=True)

@@ -6,7 +6,6 @@ own pixels and its model, never on the photos that happen to be in its batch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -31,8 +30,8 @@ from worker.inspect.preprocess import Photo, quality_reasons
 class Judgement:
     """What one photo got, and the maps that show why.
 
-    The two pictures are drawn when first asked for, so that whoever stores them
-    can do it in another thread while the next batch is judged.
+    The two pictures are drawn when asked for, so that whoever stores them can do
+    it in another thread while the next batch is judged.
     """
 
     scores: Scores
@@ -45,12 +44,10 @@ class Judgement:
     limits: Limits = field(repr=False)
     """The bundle's fixed scales, by which the maps are drawn."""
 
-    @cached_property
     def overlay(self) -> bytes:
         """JPEG, 256 x 256: where the classifier looked."""
         return draw_overlay(self.photo, scale(self.attention, 0.0, self.limits.gradcam_high))
 
-    @cached_property
     def anomaly_map(self) -> bytes:
         """JPEG, 256 x 256: where the photo differs from good parts."""
         heat = scale(self.strangeness, self.limits.anomaly_low, self.limits.anomaly_high)

@@ -107,13 +107,13 @@ def test_the_maps_are_drawn_in_the_bundles_fixed_scales(inspector, photos, bottl
     halfway = replace(judgement, strangeness=flat, attention=flat[:8, :8] * 0)
 
     heat = np.full((256, 256), 0.5, np.float32)
-    assert halfway.anomaly_map == draw_overlay(photos[0].pixels, heat)
-    assert halfway.overlay == draw_overlay(photos[0].pixels, heat * 0)
+    assert halfway.anomaly_map() == draw_overlay(photos[0].pixels, heat)
+    assert halfway.overlay() == draw_overlay(photos[0].pixels, heat * 0)
 
 
 def test_both_pictures_are_jpegs_of_256_by_256(inspector, photos, bottle):
     (judgement,) = inspector.judge(photos[:1], [bottle])
-    for jpeg in (judgement.overlay, judgement.anomaly_map):
+    for jpeg in (judgement.overlay(), judgement.anomaly_map()):
         picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
         assert jpeg.startswith(b"\xff\xd8\xff")
         assert picture.shape == (256, 256, 3)

@@ -146,9 +146,9 @@ def test_pictures_of_a_photo_are_those_of_the_serving_pipeline(tmp_path, folder,
 
     pictures = picture_source(tmp_path / "bundle", folder)("test/scratched/3.png")
 
-    assert pictures.attention == judgement.overlay
+    assert pictures.attention == judgement.overlay()
     # Reports keep the map as float16: a colour may be the next one.
-    drawn, served = pixels_of(pictures.strangeness), pixels_of(judgement.anomaly_map)
+    drawn, served = pixels_of(pictures.strangeness), pixels_of(judgement.anomaly_map())
     assert np.abs(drawn - served).max() < 24
     assert np.abs(drawn - served).mean() < 0.5
     shown = pixels_of(pictures.photo)
