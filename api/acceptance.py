@@ -14,7 +14,8 @@ import structlog
 from cachetools import TTLCache
 
 from api.submission import BatchSubmission, Submission
-from shared import batches, idempotency, inspections, products, uploads
+from shared import batches, idempotency, products, uploads
+from shared.accepting import StoredImage, Submitted, accept, new_inspection_id
 from shared.db import transaction
 from shared.errors import (
     Conflict,
@@ -25,7 +26,6 @@ from shared.errors import (
 )
 from shared.ids import new_id
 from shared.image_headers import ImageHeader, read_header, sniff_header
-from shared.inspections import StoredImage, Submitted
 from shared.keys import Caller
 from shared.settings import Settings
 from shared.storage import image_key, storage
@@ -73,10 +73,10 @@ def accept_submission(
     """
     fields, upload_id = submission.fields, submission.upload_id
     _check_product(caller.organisation_id, fields.product)
-    what = upload_id or hashlib.sha256(submission.data).hexdigest()
-    payload = idempotency.payload_digest(what, fields.model_dump(mode="json"))
+    sha256 = hashlib.sha256(submission.data).hexdigest()
+    payload = idempotency.payload_digest(upload_id or sha256, fields.model_dump(mode="json"))
     if upload_id is None:
-        image = _store(caller, submission.data, inspection_id, settings)
+        image = _store(caller, submission.data, sha256, inspection_id, settings)
     else:
         if idempotency_key and (earlier := _find_replay(caller, idempotency_key, payload)):
             return Accepted(earlier, None)  # an upload that is spent cannot be looked at again
@@ -92,12 +92,12 @@ def accept_submission(
                 fields.priority if priority is None else priority,
                 batch_id,
             )
-            (inspection,) = inspections.accept(
+            inspection = accept(
                 session,
-                product=products.product_for_submission(
+                version=products.version_for_submission(
                     session, organisation_id=caller.organisation_id, name=fields.product
                 ),
-                photos=[photo],
+                photo=photo,
                 actor=caller.key_id,
             )
             if upload_id is not None:
@@ -149,12 +149,12 @@ def accept_batch(
     _check_product(caller.organisation_id, submission.fields.product)
     batch_id = _begin_batch(caller, submission.batch_id, idempotency_key)
 
-    def accept(place: int) -> Accepted | DefectScopeError:
+    def accept_one(place: int) -> Accepted | DefectScopeError:
         try:
             return accept_submission(
                 caller,
                 Submission(submission.fields, submission.photos[place][1]),
-                inspection_id=inspections.new_inspection_id(),
+                inspection_id=new_inspection_id(),
                 settings=settings,
                 idempotency_key=None if idempotency_key is None else f"{idempotency_key}#{place}",
                 batch_id=batch_id,
@@ -163,7 +163,7 @@ def accept_batch(
             return error
 
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-        outcomes = list(pool.map(accept, range(len(submission.photos))))
+        outcomes = list(pool.map(accept_one, range(len(submission.photos))))
     names = [name for name, _ in submission.photos]
     return AcceptedBatch(batch_id, list(zip(names, outcomes, strict=True)))
 
@@ -203,18 +203,19 @@ def _check_product(organisation_id: str, name: str | None) -> None:
     if name in known or (name is None and len(known) == 1):
         return
     with transaction() as session:
-        products.product_for_submission(session, organisation_id=organisation_id, name=name)
+        products.version_for_submission(session, organisation_id=organisation_id, name=name)
         known = products.known_names(session, organisation_id)
     with _knowing:
         _known[organisation_id] = known
 
 
-def _store(caller: Caller, data: bytes, inspection_id: str, settings: Settings) -> StoredImage:
+def _store(
+    caller: Caller, data: bytes, sha256: str, inspection_id: str, settings: Settings
+) -> StoredImage:
     """Check a photo and put it into storage."""
     if len(data) > settings.max_upload_bytes:
         raise TooLarge(f"A photo may have at most {settings.max_upload_bytes} bytes.")
     header = read_header(data, min_side=settings.min_side_px, max_pixels=settings.max_pixels)
-    sha256 = hashlib.sha256(data).hexdigest()
     key = image_key(caller.organisation_id, inspection_id, header.media_type, datetime.now(UTC))
     storage().put(key, data, header.media_type)
     return _described(key, sha256, len(data), header)

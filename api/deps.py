@@ -10,23 +10,23 @@ from shared.queue import Ringer
 from shared.settings import Settings
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     return cast(Settings, request.app.state.settings)
 
 
-def _ringer(request: Request) -> Ringer:
+async def _ringer(request: Request) -> Ringer:
     return cast(Ringer, request.app.state.ringer)
 
 
-def _waiting(request: Request) -> Waiting:
+async def _waiting(request: Request) -> Waiting:
     return cast(Waiting, request.app.state.waiting)
 
 
-def _admission(request: Request) -> Admission:
+async def _admission(request: Request) -> Admission:
     return cast(Admission, request.app.state.admission)
 
 
-def _base_url(request: Request) -> str:
+async def _base_url(request: Request) -> str:
     configured = cast(Settings, request.app.state.settings).public_url
     return (configured or str(request.base_url)).rstrip("/")
 

@@ -24,13 +24,13 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from api.problems import field_errors
+from shared.accepting import Part
 from shared.errors import (
     InvalidInput,
     Malformed,
     NotAnImage,
     TooLarge,
 )
-from shared.inspections import Part
 
 log = structlog.stdlib.get_logger()
 

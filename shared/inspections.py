@@ -11,16 +11,15 @@ the lease. Every change leaves an event in the history.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Table, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from shared.errors import Conflict, NotFound
-from shared.ids import new_id
 from shared.reviews import open_reviews
 from shared.scheduling import DATABASE_NOW, Moment, due_photos
 from shared.shadows import ShadowJudgement, keep_shadow_results
@@ -33,29 +32,8 @@ from shared.tables import (
 )
 from shared.verdicts import FAILED, Outcome, Scores
 
-
-@dataclass(frozen=True)
-class Part:
-    """What the plant says of the part; every field is optional."""
-
-    serial: str | None = None
-    lot: str | None = None
-    line: str | None = None
-    station: str | None = None
-    captured_at: datetime | None = None
-    annotations: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class StoredImage:
-    """An original that is already in storage."""
-
-    key: str
-    sha256: str
-    bytes: int
-    media_type: str
-    width: int
-    height: int
+_EVENTS = cast(Table, InspectionEvent.__table__)
+"""By the class, SQLAlchemy would do as much for an event as for an inspection."""
 
 
 @dataclass(frozen=True)
@@ -112,61 +90,6 @@ class Swept:
     failed: tuple[str, ...]
     waiting: int
     """Queued inspections that are due and that nobody has claimed; counted up to 100."""
-
-
-def new_inspection_id() -> str:
-    return new_id("insp")
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """A photo whose original is in storage, to be accepted."""
-
-    id: str
-    image: StoredImage
-    part: Part
-    priority: int
-    batch_id: str | None = None
-
-
-def accept(
-    session: Session, *, product: Product, photos: Sequence[Submitted], actor: str
-) -> list[Inspection]:
-    """Write new inspections as queued and return them. The caller commits, answers, then rings.
-
-    `product` was read in this session, with an active version: that judges the photos.
-    """
-    accepted = [
-        Inspection(
-            id=photo.id,
-            organisation_id=product.organisation_id,
-            product=product,
-            model_version=product.active_version,
-            serial=photo.part.serial,
-            lot=photo.part.lot,
-            line=photo.part.line,
-            station=photo.part.station,
-            captured_at=photo.part.captured_at,
-            batch_id=photo.batch_id,
-            annotations=photo.part.annotations,
-            image_key=photo.image.key,
-            image_sha256=photo.image.sha256,
-            image_bytes=photo.image.bytes,
-            media_type=photo.image.media_type,
-            width=photo.image.width,
-            height=photo.image.height,
-            status=Status.QUEUED,
-            priority=photo.priority,
-            source=f"{actor}/{photo.part.station or ''}/{photo.part.lot or ''}",
-            review=None,
-            review_reasons=[],
-        )
-        for photo in photos
-    ]
-    session.add_all(accepted)
-    session.flush()
-    _note(session, [photo.id for photo in photos], actor=actor, event="accepted")
-    return accepted
 
 
 def claim(
@@ -521,7 +444,7 @@ def _note(
     detail: dict[str, Any] | None = None,
 ) -> None:
     session.execute(
-        insert(InspectionEvent),
+        insert(_EVENTS),
         [
             {"inspection_id": id_, "actor": actor, "event": event, "detail": detail or {}}
             for id_ in ids

@@ -6,10 +6,11 @@ a version that exists can be loaded.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session, joinedload, undefer
+from sqlalchemy.orm import Session, undefer
 
 from shared.errors import Conflict, InvalidInput, NotFound
 from shared.ids import new_id
@@ -17,35 +18,58 @@ from shared.manifest import Manifest
 from shared.tables import Activation, ModelVersion, Product
 
 
-def product_for_submission(session: Session, *, organisation_id: str, name: str | None) -> Product:
-    """The product under that name, with an active version; without a name, the only one there is.
+@dataclass(frozen=True)
+class ActiveVersion:
+    """The model version that judges what comes in for a product now."""
+
+    id: str
+    version: int
+    digest: str
+    product_id: str
+    product: str
+    """Its name."""
+    organisation_id: str
+
+
+def version_for_submission(
+    session: Session, *, organisation_id: str, name: str | None
+) -> ActiveVersion:
+    """The active version of the product under that name; without a name, of the only one there is.
 
     Raises InvalidInput that names the known products, or says that none is active.
     """
     known = {
-        product.name: product
-        for product in session.scalars(
-            select(Product)
+        row.name: row
+        for row in session.execute(
+            select(
+                Product.name,
+                Product.id.label("product_id"),
+                ModelVersion.id,
+                ModelVersion.version,
+                ModelVersion.digest,
+            )
+            .outerjoin(ModelVersion, ModelVersion.id == Product.active_version_id)
             .where(Product.organisation_id == organisation_id)
-            .options(joinedload(Product.active_version))
         )
     }
     if name is None and len(known) == 1:
         (name,) = known
-    product = known.get(name or "")
-    if product is None:
+    found = known.get(name or "")
+    if found is None:
         names = ", ".join(known) or "none yet; publish a bundle first"
         problem = "Say which product this is" if name is None else f"There is no product {name!r}"
         raise InvalidInput(
             f"{problem}. Known products: {names}.", code="unknown_product", field="product"
         )
-    if product.active_version_id is None:
+    if found.id is None:
         raise InvalidInput(
             f"Product {name!r} has no active model version; activate one first.",
             code="no_active_version",
             field="product",
         )
-    return product
+    return ActiveVersion(
+        found.id, found.version, found.digest, found.product_id, found.name, organisation_id
+    )
 
 
 def known_names(session: Session, organisation_id: str) -> frozenset[str]:

@@ -26,6 +26,9 @@ FINISHED = "defectscope.finished"
 
 _MOST_BELLS = 8
 """More unheard bells than this wake nobody sooner."""
+_REST_SECONDS = 0.02
+"""After a bell. The first photo of many is rung for at once; workers that are awake find the rest
+without a bell."""
 _PAUSE_SECONDS = 1.0
 """How long the circuit stays open after Redis failed."""
 
@@ -70,8 +73,8 @@ def redis_client() -> redis.Redis:
 class Ringer:
     """Rings the worker from a thread of its own, behind a circuit breaker.
 
-    `ring` only sets a flag, so calls that come while Redis is slow or away
-    merge into one bell. After a failure the circuit stays open for a second;
+    `ring` only sets a flag, so calls that come close together, or while Redis
+    is slow or away, merge into one bell. After a failure the circuit stays open for a second;
     the wish is kept and tried again. What is lost with the process, the
     sweeper rings for.
     """
@@ -118,6 +121,7 @@ class Ringer:
                 if self._is_open:
                     log.info("bell_works_again")
                 self._is_open = False
+                self._stopped.wait(_REST_SECONDS)
 
 
 def tell_finished(ids: Iterable[str]) -> None:

@@ -46,7 +46,7 @@ _BODY: dict[str, Any] = {
 }
 
 
-def _batch_id(batch_id: Annotated[str, Path(description="`batch_…`")]) -> str:
+async def _batch_id(batch_id: Annotated[str, Path(description="`batch_…`")]) -> str:
     if not re.fullmatch(r"batch_[0-9a-z]{26}", batch_id):
         raise NotFound("There is no such batch.")
     return batch_id

@@ -18,6 +18,7 @@ from api.schemas import EventOut, HistoryOut, InspectionOut, InspectionPage
 from api.submission import Fields, Word, read_submission
 from api.waiting import Waiting
 from shared import inspection_queries, inspections
+from shared.accepting import new_inspection_id
 from shared.db import transaction
 from shared.errors import NotFound, Unavailable
 from shared.inspection_queries import Filters
@@ -62,7 +63,7 @@ SUBMISSION_BODY: dict[str, Any] = {
 }
 
 
-def _inspection_id(inspection_id: Annotated[str, Path(description="`insp_…`")]) -> str:
+async def _inspection_id(inspection_id: Annotated[str, Path(description="`insp_…`")]) -> str:
     if not inspection_queries.is_id(inspection_id):
         raise NotFound("There is no such inspection.")
     return inspection_id
@@ -114,7 +115,7 @@ async def submit(
     and its row are safe; poll `Location`, or wait with `Prefer: wait=N`.
     """
     seconds = min(_wait_seconds(prefer), settings.max_wait_seconds)
-    inspection_id = inspections.new_inspection_id()
+    inspection_id = new_inspection_id()
     # Expected from before it exists, so that no verdict can be missed.
     with waiting.expecting(inspection_id) as finished:
         with door.one():

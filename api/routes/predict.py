@@ -11,7 +11,7 @@ from api.problems import responses
 from api.routes.inspections import SUBMISSION_BODY, IdempotencyHeader, read_when_finished
 from api.schemas import PredictionOut
 from api.submission import read_submission
-from shared import inspections
+from shared.accepting import new_inspection_id
 
 router = APIRouter(tags=["inspections"])
 
@@ -49,7 +49,7 @@ async def predict(
             accept_submission,
             caller,
             submission,
-            inspection_id=inspections.new_inspection_id(),
+            inspection_id=new_inspection_id(),
             settings=settings,
             idempotency_key=idempotency_key,
             priority=_MOST_URGENT,

@@ -37,7 +37,7 @@ _MAX_ARTIFACT_BYTES = 512 * 1024 * 1024
 _MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
 
-def _name(name: Annotated[str, Path(description="Name of the product.")]) -> str:
+async def _name(name: Annotated[str, Path(description="Name of the product.")]) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name):
         raise NotFound("There is no such product.")
     return name

@@ -286,12 +286,12 @@ def test_without_storage_there_is_no_row(api, db, png, monkeypatch):
 
 
 def test_without_a_commit_there_is_no_202(api, db, png, monkeypatch):
-    from shared import inspections
+    from api import acceptance
 
     def dies(*_, **__):
         raise DatabaseUnavailable("The database cannot be reached; try again shortly.")
 
-    monkeypatch.setattr(inspections, "accept", dies)
+    monkeypatch.setattr(acceptance, "accept", dies)
 
     answer = submit(api, png)
 

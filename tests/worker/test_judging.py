@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import select, update
 
-from shared import inspections, products
+from shared import accepting, inspections, products
 from shared.db import transaction
 from shared.errors import DamagedBundle, DatabaseUnavailable, StorageUnavailable
 from shared.manifest import Limits
@@ -94,17 +94,19 @@ def submit(organisation):
     def accept(grey=100, data=None):
         file = io.BytesIO()
         Image.new("RGB", (200, 200), (grey, grey, grey)).save(file, "PNG")
-        id_ = inspections.new_inspection_id()
+        id_ = accepting.new_inspection_id()
         key = f"images/{organisation}/{id_}.png"
         data = data if data is not None else file.getvalue()
         storage().put(key, data, "image/png")
         digest = sha256(data).hexdigest()
         with transaction() as session:
-            image = inspections.StoredImage(key, digest, len(data), "image/png", 200, 200)
-            inspections.accept(
+            image = accepting.StoredImage(key, digest, len(data), "image/png", 200, 200)
+            accepting.accept(
                 session,
-                product=products.get_product(session, organisation_id=organisation, name="bottle"),
-                photos=[inspections.Submitted(id_, image, inspections.Part(), 5)],
+                version=products.version_for_submission(
+                    session, organisation_id=organisation, name="bottle"
+                ),
+                photo=accepting.Submitted(id_, image, accepting.Part(), 5),
                 actor="test",
             )
         return id_

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import select
 
-from shared import inspections, products, shadows
+from shared import accepting, inspections, products, shadows
 from shared.db import transaction
 from shared.errors import NotFound
 from shared.settings import get_settings
@@ -109,16 +109,18 @@ def submit():
         coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         file = io.BytesIO()
         Image.fromarray(np.kron(coarse, np.ones((32, 32, 1), np.uint8))).save(file, "PNG")
-        id_ = inspections.new_inspection_id()
+        id_ = accepting.new_inspection_id()
         key = f"images/{ORGANISATION}/{id_}.png"
         storage().put(key, file.getvalue(), "image/png")
         digest = sha256(file.getvalue()).hexdigest()
         with transaction() as session:
-            image = inspections.StoredImage(key, digest, 1, "image/png", 256, 256)
-            inspections.accept(
+            image = accepting.StoredImage(key, digest, 1, "image/png", 256, 256)
+            accepting.accept(
                 session,
-                product=products.get_product(session, organisation_id=ORGANISATION, name=product),
-                photos=[inspections.Submitted(id_, image, inspections.Part(), 5)],
+                version=products.version_for_submission(
+                    session, organisation_id=ORGANISATION, name=product
+                ),
+                photo=accepting.Submitted(id_, image, accepting.Part(), 5),
                 actor="test",
             )
         return id_
