@@ -94,9 +94,8 @@ def accept_submission(
             )
             inspection = accept(
                 session,
-                version=products.version_for_submission(
-                    session, organisation_id=caller.organisation_id, name=fields.product
-                ),
+                organisation_id=caller.organisation_id,
+                product=fields.product,
                 photo=photo,
                 actor=caller.key_id,
             )
@@ -203,8 +202,7 @@ def _check_product(organisation_id: str, name: str | None) -> None:
     if name in known or (name is None and len(known) == 1):
         return
     with transaction() as session:
-        products.version_for_submission(session, organisation_id=organisation_id, name=name)
-        known = products.known_names(session, organisation_id)
+        known = products.check_submittable(session, organisation_id=organisation_id, name=name)
     with _knowing:
         _known[organisation_id] = known
 

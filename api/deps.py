@@ -1,5 +1,6 @@
-"""What handlers need from the app: settings, bell, waiting callers, door, base of links."""
+"""What handlers need from the app: its standing parts, and the base of links."""
 
+from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -10,29 +11,25 @@ from shared.queue import Ringer
 from shared.settings import Settings
 
 
-async def _settings(request: Request) -> Settings:
-    return cast(Settings, request.app.state.settings)
+@dataclass(frozen=True)
+class Gateway:
+    """What lives as long as the app."""
+
+    settings: Settings
+    bell: Ringer
+    waiting: Waiting
+    door: Admission
 
 
-async def _ringer(request: Request) -> Ringer:
-    return cast(Ringer, request.app.state.ringer)
-
-
-async def _waiting(request: Request) -> Waiting:
-    return cast(Waiting, request.app.state.waiting)
-
-
-async def _admission(request: Request) -> Admission:
-    return cast(Admission, request.app.state.admission)
+# Coroutines: FastAPI would send plain functions to a thread, for every request.
+async def _gateway(request: Request) -> Gateway:
+    return cast(Gateway, request.app.state.gateway)
 
 
 async def _base_url(request: Request) -> str:
-    configured = cast(Settings, request.app.state.settings).public_url
+    configured = cast(Gateway, request.app.state.gateway).settings.public_url
     return (configured or str(request.base_url)).rstrip("/")
 
 
-AppSettings = Annotated[Settings, Depends(_settings)]
-Bell = Annotated[Ringer, Depends(_ringer)]
-WaitingCallers = Annotated[Waiting, Depends(_waiting)]
-Door = Annotated[Admission, Depends(_admission)]
+AppGateway = Annotated[Gateway, Depends(_gateway)]
 BaseUrl = Annotated[str, Depends(_base_url)]

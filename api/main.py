@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 
 from api import problems
 from api.admission import Admission
+from api.deps import Gateway
 from api.routes import batches, inspections, operations, predict, products, shadows, uploads
 from api.waiting import Waiting
 from shared.logs import configure_logging
@@ -31,17 +32,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # Clients are made here, before request threads could make them twice.
     storage()
     celery_app()
-    app.state.settings = settings
-    app.state.ringer = Ringer()
-    app.state.ringer.start()
-    app.state.waiting = Waiting(settings.redis_url)
-    await app.state.waiting.start()
-    app.state.admission = Admission(settings)
-    await app.state.admission.start()
+    gateway = Gateway(settings, Ringer(), Waiting(settings.redis_url), Admission(settings))
+    app.state.gateway = gateway
+    gateway.bell.start()
+    await gateway.waiting.start()
+    await gateway.door.start()
     yield
-    await app.state.admission.stop()
-    await app.state.waiting.stop()
-    app.state.ringer.stop()
+    await gateway.door.stop()
+    await gateway.waiting.stop()
+    gateway.bell.stop()
 
 
 def make_app() -> FastAPI:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Select, bindparam, insert, literal, select
+from sqlalchemy import Select, String, and_, bindparam, exists, insert, literal, or_, select
 from sqlalchemy import Table as SqlTable
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
+from shared.errors import Unavailable
 from shared.ids import new_id
-from shared.products import ActiveVersion
+from shared.products import check_submittable
 from shared.tables import Inspection, InspectionEvent, ModelVersion, Product, Status
 
 
@@ -55,15 +56,18 @@ def new_inspection_id() -> str:
     return new_id("insp")
 
 
-def accept(session: Session, *, version: ActiveVersion, photo: Submitted, actor: str) -> Inspection:
+def accept(
+    session: Session, *, organisation_id: str, product: str | None, photo: Submitted, actor: str
+) -> Inspection:
     """Write a new inspection as queued; the caller commits, answers, then rings.
 
-    `version` was read in this transaction: it judges the photo, whatever is activated later.
-    Returns what was written, as a row of no session.
+    `product` may be None where there is only one. Its version that is active now judges the photo,
+    whatever is activated later. Returns what was written, as a row of no session.
+    Raises InvalidInput as `check_submittable` does.
     """
     written = {
         "id": photo.id,
-        "organisation_id": version.organisation_id,
+        "organisation_id": organisation_id,
         "serial": photo.part.serial,
         "lot": photo.part.lot,
         "line": photo.part.line,
@@ -80,42 +84,65 @@ def accept(session: Session, *, version: ActiveVersion, photo: Submitted, actor:
         "priority": photo.priority,
         "source": f"{actor}/{photo.part.station or ''}/{photo.part.lot or ''}",
     }
-    of_table = {
-        **written,
-        "product_id": version.product_id,
-        "model_version_id": version.id,
-        "metadata": photo.part.annotations,
-    }
-    created_at = session.execute(
-        _ACCEPT, {**{f"its_{name}": value for name, value in of_table.items()}, "actor": actor}
-    ).scalar_one()
+    values = {**written, "metadata": photo.part.annotations}
+    row = session.execute(
+        _ACCEPT,
+        {
+            **{f"its_{name}": value for name, value in values.items()},
+            "product": product,
+            "actor": actor,
+        },
+    ).one_or_none()
+    if row is None:
+        check_submittable(session, organisation_id=organisation_id, name=product)
+        raise Unavailable("The product was changed at this moment; send the photo again.")
     return Inspection(
         **written,
         annotations=photo.part.annotations,
-        created_at=created_at,
+        created_at=row.created_at,
         review_reasons=[],
-        product=Product(id=version.product_id, name=version.product),
-        model_version=ModelVersion(id=version.id, version=version.version, digest=version.digest),
+        product=Product(name=row.name),
+        model_version=ModelVersion(version=row.version, digest=row.digest),
     )
 
 
-_COLUMNS = (
-    *("id", "organisation_id", "product_id", "model_version_id"),
-    *("serial", "lot", "line", "station", "captured_at", "batch_id", "metadata"),
-    *("image_key", "image_sha256", "image_bytes", "media_type", "width", "height"),
+_GIVEN = (
+    *("id", "organisation_id", "serial", "lot", "line", "station", "captured_at", "batch_id"),
+    *("metadata", "image_key", "image_sha256", "image_bytes", "media_type", "width", "height"),
     *("status", "priority", "source"),
 )
 
 
-def _statement() -> Select[tuple[datetime]]:
+def _statement() -> Select[Any]:
     inspections = cast(SqlTable, Inspection.__table__)
     events = cast(SqlTable, InspectionEvent.__table__)
+    its = {name: bindparam(f"its_{name}", type_=inspections.c[name].type) for name in _GIVEN}
+    named, another = bindparam("product", type_=String()), aliased(Product)
+    is_the_only_one = ~exists().where(
+        another.organisation_id == Product.organisation_id, another.id != Product.id
+    )
+    judge = (
+        select(
+            Product.id.label("product_id"),
+            Product.name,
+            ModelVersion.id.label("model_version_id"),
+            ModelVersion.version,
+            ModelVersion.digest,
+        )
+        .join(ModelVersion, ModelVersion.id == Product.active_version_id)
+        .where(
+            Product.organisation_id == its["organisation_id"],
+            or_(Product.name == named, and_(named.is_(None), is_the_only_one)),
+        )
+        .cte("judge")
+    )
     row = (
         insert(inspections)
-        .values(
-            {name: bindparam(f"its_{name}", type_=inspections.c[name].type) for name in _COLUMNS}
+        .from_select(
+            [*_GIVEN, "product_id", "model_version_id"],
+            select(*its.values(), judge.c.product_id, judge.c.model_version_id),
         )
-        .returning(inspections.c.id, inspections.c.created_at)
+        .returning(inspections.c.id, inspections.c.created_at, inspections.c.model_version_id)
         .cte("row")
     )
     event = (
@@ -126,7 +153,11 @@ def _statement() -> Select[tuple[datetime]]:
         )
         .cte("event")
     )
-    return select(row.c.created_at).add_cte(event)
+    return (
+        select(row.c.created_at, judge.c.name, judge.c.version, judge.c.digest)
+        .where(row.c.model_version_id == judge.c.model_version_id)
+        .add_cte(event)
+    )
 
 
 _ACCEPT = _statement()

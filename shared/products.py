@@ -6,7 +6,6 @@ a version that exists can be loaded.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -18,65 +17,37 @@ from shared.manifest import Manifest
 from shared.tables import Activation, ModelVersion, Product
 
 
-@dataclass(frozen=True)
-class ActiveVersion:
-    """The model version that judges what comes in for a product now."""
-
-    id: str
-    version: int
-    digest: str
-    product_id: str
-    product: str
-    """Its name."""
-    organisation_id: str
-
-
-def version_for_submission(
+def check_submittable(
     session: Session, *, organisation_id: str, name: str | None
-) -> ActiveVersion:
-    """The active version of the product under that name; without a name, of the only one there is.
+) -> frozenset[str]:
+    """Names of the organisation's products; `name`, or without it the only one there is, has an
+    active version.
 
     Raises InvalidInput that names the known products, or says that none is active.
     """
     known = {
-        row.name: row
+        row.name: row.active_version_id
         for row in session.execute(
-            select(
-                Product.name,
-                Product.id.label("product_id"),
-                ModelVersion.id,
-                ModelVersion.version,
-                ModelVersion.digest,
+            select(Product.name, Product.active_version_id).where(
+                Product.organisation_id == organisation_id
             )
-            .outerjoin(ModelVersion, ModelVersion.id == Product.active_version_id)
-            .where(Product.organisation_id == organisation_id)
         )
     }
     if name is None and len(known) == 1:
         (name,) = known
-    found = known.get(name or "")
-    if found is None:
+    if name is None or name not in known:
         names = ", ".join(known) or "none yet; publish a bundle first"
         problem = "Say which product this is" if name is None else f"There is no product {name!r}"
         raise InvalidInput(
             f"{problem}. Known products: {names}.", code="unknown_product", field="product"
         )
-    if found.id is None:
+    if known[name] is None:
         raise InvalidInput(
             f"Product {name!r} has no active model version; activate one first.",
             code="no_active_version",
             field="product",
         )
-    return ActiveVersion(
-        found.id, found.version, found.digest, found.product_id, found.name, organisation_id
-    )
-
-
-def known_names(session: Session, organisation_id: str) -> frozenset[str]:
-    """The organisation's products, whether or not one has an active version."""
-    return frozenset(
-        session.scalars(select(Product.name).where(Product.organisation_id == organisation_id))
-    )
+    return frozenset(known)
 
 
 def list_products(session: Session, organisation_id: str) -> list[Product]:

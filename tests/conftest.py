@@ -190,23 +190,26 @@ def queued(organisation: str) -> Callable[..., list[str]]:
     """Accepts photos that are not in storage, one per priority; returns their ids."""
 
     def accept(*priorities: int) -> list[str]:
-        from shared import accepting, products
+        from shared import accepting
         from shared.db import transaction
 
         ids = []
         for priority in priorities:
             # One transaction each: rows of one transaction have the same age.
             with transaction() as session:
-                version = products.version_for_submission(
-                    session, organisation_id=organisation, name="bottle"
-                )
                 ids.append(accepting.new_inspection_id())
                 image = accepting.StoredImage(
                     f"images/{ids[-1]}.png", "00" * 32, 1000, "image/png", 900, 900
                 )
                 part = accepting.Part(serial=f"SN{len(ids)}", lot="L7")
                 photo = accepting.Submitted(ids[-1], image, part, priority)
-                accepting.accept(session, version=version, photo=photo, actor="test")
+                accepting.accept(
+                    session,
+                    organisation_id=organisation,
+                    product="bottle",
+                    photo=photo,
+                    actor="test",
+                )
         return ids
 
     return accept

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from api.acceptance import Accepted, accept_batch
 from api.auth import Reader, Submitter
 from api.batch_schemas import BatchItemOut, BatchLinks, BatchOut, BatchSubmittedOut
-from api.deps import AppSettings, BaseUrl, Bell, Door
+from api.deps import AppGateway, BaseUrl
 from api.problems import responses
 from api.routes.inspections import SUBMISSION_BODY, IdempotencyHeader
 from api.schemas import ErrorOut, InspectionOut
@@ -67,10 +67,8 @@ async def submit_batch(
     request: Request,
     response: Response,
     caller: Submitter,
-    settings: AppSettings,
-    bell: Bell,
+    gateway: AppGateway,
     base_url: BaseUrl,
-    door: Door,
     idempotency_key: IdempotencyHeader = None,
 ) -> BatchSubmittedOut:
     """Each in a part `file`; the other fields hold for all of them. A larger lot comes in several
@@ -79,12 +77,16 @@ async def submit_batch(
 
     A file that is refused harms no other: `items` tells what became of each.
     """
-    with door.places(_PLACES):
+    with gateway.door.places(_PLACES):
         submission = await read_batch(request)
         accepted = await run_in_threadpool(
-            accept_batch, caller, submission, settings=settings, idempotency_key=idempotency_key
+            accept_batch,
+            caller,
+            submission,
+            settings=gateway.settings,
+            idempotency_key=idempotency_key,
         )
-    bell.ring()
+    gateway.bell.ring()
     items = [_item(name, outcome, base_url) for name, outcome in accepted.items]
     refused = sum(item.error is not None for item in items)
     links = _links(accepted.batch_id, base_url)

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.acceptance import accept_submission
 from api.auth import Reader, Submitter
-from api.deps import AppSettings, BaseUrl, Bell, Door, WaitingCallers
+from api.deps import AppGateway, BaseUrl
 from api.problems import responses
 from api.schemas import EventOut, HistoryOut, InspectionOut, InspectionPage
 from api.submission import Fields, Word, read_submission
@@ -100,11 +100,8 @@ PreferHeader = Annotated[
 async def submit(
     request: Request,
     caller: Submitter,
-    settings: AppSettings,
-    bell: Bell,
-    waiting: WaitingCallers,
+    gateway: AppGateway,
     base_url: BaseUrl,
-    door: Door,
     idempotency_key: IdempotencyHeader = None,
     prefer: PreferHeader = None,
 ) -> Response:
@@ -114,23 +111,23 @@ async def submit(
     With a raw body the other fields go into the query. 202 means that the photo
     and its row are safe; poll `Location`, or wait with `Prefer: wait=N`.
     """
-    seconds = min(_wait_seconds(prefer), settings.max_wait_seconds)
+    seconds = min(_wait_seconds(prefer), gateway.settings.max_wait_seconds)
     inspection_id = new_inspection_id()
     # Expected from before it exists, so that no verdict can be missed.
-    with waiting.expecting(inspection_id) as finished:
-        with door.one():
-            submission = await read_submission(request, max_bytes=settings.max_upload_bytes)
+    with gateway.waiting.expecting(inspection_id) as finished:
+        with gateway.door.one():
+            submission = await read_submission(request, max_bytes=gateway.settings.max_upload_bytes)
             accepted = await run_in_threadpool(
                 accept_submission,
                 caller,
                 submission,
                 inspection_id=inspection_id,
-                settings=settings,
+                settings=gateway.settings,
                 idempotency_key=idempotency_key,
             )
             del submission  # a caller who waits for the verdict need not hold the photo
         # Commit before ringing: a worker that wakes early would find no row.
-        bell.ring()
+        gateway.bell.ring()
         if accepted.inspection is not None and seconds > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(finished.wait(), seconds)
@@ -142,7 +139,7 @@ async def submit(
             inspection = InspectionOut.of(accepted.inspection, base_url)
         else:
             inspection = await read_when_finished(
-                waiting,
+                gateway.waiting,
                 caller,
                 accepted.inspection_id,
                 base_url,
@@ -172,14 +169,17 @@ async def read(
     inspection_id: InspectionId,
     response: Response,
     caller: Reader,
-    settings: AppSettings,
-    waiting: WaitingCallers,
+    gateway: AppGateway,
     base_url: BaseUrl,
     wait: Annotated[float, Query(ge=0, description="Seconds to wait for it to finish.")] = 0,
 ) -> InspectionOut:
     """`Retry-After` is there until the inspection is finished."""
     inspection = await read_when_finished(
-        waiting, caller, inspection_id, base_url, min(wait, settings.max_wait_seconds)
+        gateway.waiting,
+        caller,
+        inspection_id,
+        base_url,
+        min(wait, gateway.settings.max_wait_seconds),
     )
     if not inspection.is_terminal:
         response.headers["Retry-After"] = "1"

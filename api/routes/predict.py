@@ -6,7 +6,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.acceptance import accept_submission
 from api.auth import Submitter
-from api.deps import AppSettings, BaseUrl, Bell, Door, WaitingCallers
+from api.deps import AppGateway, BaseUrl
 from api.problems import responses
 from api.routes.inspections import SUBMISSION_BODY, IdempotencyHeader, read_when_finished
 from api.schemas import PredictionOut
@@ -31,11 +31,8 @@ _MOST_URGENT = 9
 async def predict(
     request: Request,
     caller: Submitter,
-    settings: AppSettings,
-    bell: Bell,
-    waiting: WaitingCallers,
+    gateway: AppGateway,
     base_url: BaseUrl,
-    door: Door,
     idempotency_key: IdempotencyHeader = None,
 ) -> Response:
     """The same path as any inspection, at the highest priority, because somebody waits.
@@ -43,21 +40,25 @@ async def predict(
     If it takes longer than the service waits, the answer is 202 and
     `inspection.urls.self` is the address to poll.
     """
-    with door.one():
-        submission = await read_submission(request, max_bytes=settings.max_upload_bytes)
+    with gateway.door.one():
+        submission = await read_submission(request, max_bytes=gateway.settings.max_upload_bytes)
         accepted = await run_in_threadpool(
             accept_submission,
             caller,
             submission,
             inspection_id=new_inspection_id(),
-            settings=settings,
+            settings=gateway.settings,
             idempotency_key=idempotency_key,
             priority=_MOST_URGENT,
         )
         del submission  # the wait for the verdict need not hold the photo
-    bell.ring()
+    gateway.bell.ring()
     inspection = await read_when_finished(
-        waiting, caller, accepted.inspection_id, base_url, settings.predict_wait_seconds
+        gateway.waiting,
+        caller,
+        accepted.inspection_id,
+        base_url,
+        gateway.settings.predict_wait_seconds,
     )
     return JSONResponse(
         PredictionOut.of(inspection).model_dump(mode="json"),

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.auth import Submitter
 from api.batch_schemas import UploadIn, UploadOut
-from api.deps import AppSettings, BaseUrl, Door
+from api.deps import AppGateway, BaseUrl
 from api.problems import responses
 from api.submission import read_body
 from shared import uploads
@@ -30,13 +30,13 @@ router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
     responses=responses(401, 403, 413, 422, 503),
 )
 def begin(
-    announced: UploadIn, caller: Submitter, settings: AppSettings, base_url: BaseUrl
+    announced: UploadIn, caller: Submitter, gateway: AppGateway, base_url: BaseUrl
 ) -> UploadOut:
     """Answers where to PUT the file, with which headers. The store takes the announced bytes and no
     others; where it cannot give such a link, the service takes them itself.
     """
-    if announced.bytes > settings.max_upload_bytes:
-        raise TooLarge(f"A photo may have at most {settings.max_upload_bytes} bytes.")
+    if announced.bytes > gateway.settings.max_upload_bytes:
+        raise TooLarge(f"A photo may have at most {gateway.settings.max_upload_bytes} bytes.")
     upload_id = new_id("up")
     key = image_key(caller.organisation_id, upload_id, announced.media_type, datetime.now(UTC))
     with transaction() as session:
@@ -79,13 +79,12 @@ async def put(
     upload_id: Annotated[str, Path(description="`up_…`", max_length=64)],
     request: Request,
     caller: Submitter,
-    settings: AppSettings,
-    door: Door,
+    gateway: AppGateway,
 ) -> Response:
     """With the same key as everything else; the bytes must be those that were announced."""
     upload = await run_in_threadpool(_find, caller.organisation_id, upload_id)
-    with door.one():
-        data = await read_body(request, max_bytes=settings.max_upload_bytes)
+    with gateway.door.one():
+        data = await read_body(request, max_bytes=gateway.settings.max_upload_bytes)
         await run_in_threadpool(_store, upload, data)
     return Response(status_code=204)
 

@@ -15,11 +15,11 @@ def door(services):
 
 
 def test_a_full_queue_is_told_with_a_time_to_come_back(api, png, wait_until):
-    api.app.state.admission._most_queued = 1
+    api.app.state.gateway.door._most_queued = 1
     first = api.post("/v1/inspections", files={"file": png})
     assert first.status_code == 202
     # The depth is looked up once a second.
-    wait_until(lambda: api.app.state.admission._queued >= 1, "the look", seconds=5)
+    wait_until(lambda: api.app.state.gateway.door._queued >= 1, "the look", seconds=5)
 
     refused = api.post("/v1/inspections", files={"file": png})
 
@@ -29,7 +29,7 @@ def test_a_full_queue_is_told_with_a_time_to_come_back(api, png, wait_until):
     # What is there can be asked for all the same.
     assert api.get(first.headers["Location"]).status_code == 200
     api.post(f"{first.headers['Location']}/cancel")
-    wait_until(lambda: api.app.state.admission._queued == 0, "the look", seconds=5)
+    wait_until(lambda: api.app.state.gateway.door._queued == 0, "the look", seconds=5)
     assert api.post("/v1/inspections", files={"file": png}).status_code == 202
 
 
@@ -38,7 +38,7 @@ def test_a_full_queue_refuses_before_the_photo_is_read(api, png, monkeypatch):
         raise AssertionError("it was read")
 
     monkeypatch.setattr("api.routes.inspections.read_submission", read)
-    api.app.state.admission._queued = api.app.state.admission._most_queued
+    api.app.state.gateway.door._queued = api.app.state.gateway.door._most_queued
 
     assert api.post("/v1/inspections", files={"file": png}).status_code == 429
 

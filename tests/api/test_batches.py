@@ -1,5 +1,7 @@
 """Many photos in one request."""
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import select
 
@@ -49,10 +51,9 @@ def test_a_file_that_is_refused_harms_no_other(api, png):
 
 
 def test_a_photo_over_the_limit_is_refused_alone(api, png, db, monkeypatch):
-    settings = api.app.state.settings
-    monkeypatch.setattr(
-        api.app.state, "settings", settings.model_copy(update={"max_upload_bytes": len(png)})
-    )
+    gateway = api.app.state.gateway
+    small = gateway.settings.model_copy(update={"max_upload_bytes": len(png)})
+    monkeypatch.setattr(api.app.state, "gateway", replace(gateway, settings=small))
     body = send(api, png, png + b"more").json()
     assert [item["error"] and item["error"]["code"] for item in body["items"]] == [
         None,

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from shared import accepting, inspections, products
+from shared import accepting, inspections
 from shared.db import transaction
 
 
@@ -15,14 +15,17 @@ def submit(organisation):
         ids = []
         for _ in range(count):
             with transaction() as session:
-                version = products.version_for_submission(
-                    session, organisation_id=organisation, name="bottle"
-                )
                 ids.append(accepting.new_inspection_id())
                 image = accepting.StoredImage("k", "00" * 32, 1, "image/png", 900, 900)
                 part = accepting.Part(station=station)
                 photo = accepting.Submitted(ids[-1], image, part, priority)
-                accepting.accept(session, version=version, photo=photo, actor=actor)
+                accepting.accept(
+                    session,
+                    organisation_id=organisation,
+                    product="bottle",
+                    photo=photo,
+                    actor=actor,
+                )
         return ids
 
     return submit

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import select, update
 
-from shared import accepting, inspections, products
+from shared import accepting, inspections
 from shared.db import transaction
 from shared.errors import DamagedBundle, DatabaseUnavailable, StorageUnavailable
 from shared.manifest import Limits
@@ -103,9 +103,8 @@ def submit(organisation):
             image = accepting.StoredImage(key, digest, len(data), "image/png", 200, 200)
             accepting.accept(
                 session,
-                version=products.version_for_submission(
-                    session, organisation_id=organisation, name="bottle"
-                ),
+                organisation_id=organisation,
+                product="bottle",
                 photo=accepting.Submitted(id_, image, accepting.Part(), 5),
                 actor="test",
             )

@@ -117,9 +117,8 @@ def submit():
             image = accepting.StoredImage(key, digest, 1, "image/png", 256, 256)
             accepting.accept(
                 session,
-                version=products.version_for_submission(
-                    session, organisation_id=ORGANISATION, name=product
-                ),
+                organisation_id=ORGANISATION,
+                product=product,
                 photo=accepting.Submitted(id_, image, accepting.Part(), 5),
                 actor="test",
             )
