@@ -74,7 +74,11 @@ def accept_submission(
     fields, upload_id = submission.fields, submission.upload_id
     _check_product(caller.organisation_id, fields.product)
     sha256 = hashlib.sha256(submission.data).hexdigest()
-    payload = idempotency.payload_digest(upload_id or sha256, fields.model_dump(mode="json"))
+    payload = (
+        idempotency.payload_digest(upload_id or sha256, fields.model_dump(mode="json"))
+        if idempotency_key is not None
+        else ""
+    )
     if upload_id is None:
         image = _store(caller, submission.data, sha256, inspection_id, settings)
     else:

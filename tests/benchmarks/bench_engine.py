@@ -20,14 +20,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
 from measuring import BOTTLE, alternate, finish, judge, render_photos, tell, tell_ratio
 from numpy.typing import NDArray
-from torch import nn
+from obvious import Obvious
 
-from worker.inspect.backbone import load_backbone
 from worker.inspect.bundle import ProductModel
 from worker.inspect.engines import openvino_engine
 from worker.inspect.engines.choice import AUTO
@@ -35,45 +32,7 @@ from worker.inspect.engines.openvino_engine import read_graph
 from worker.inspect.engines.openvino_import import ov
 from worker.inspect.engines.quantised import read_quantised_graph
 from worker.inspect.files import open_bundle
-from worker.inspect.preprocess import prepare, to_autoencoder_input, to_classifier_input
-from worker.inspect.torchvision_import import densenet121
-
-
-class Obvious:
-    """The walkthrough, step by step."""
-
-    def __init__(self, model: ProductModel, features: nn.Module) -> None:
-        # After torchvision_import, which it would otherwise come before.
-        from pytorch_grad_cam import GradCAM
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-        self.targets = [ClassifierOutputTarget(1)]
-        head = model.parts.head
-        network = densenet121(weights=None)
-        network.features = features
-        first, second = nn.Linear(1024, 256), nn.Linear(256, 2)
-        first.weight.data, first.bias.data = head.hidden_weight, head.hidden_bias
-        second.weight.data, second.bias.data = head.output_weight, head.output_bias
-        network.classifier = nn.Sequential(first, nn.ReLU(), nn.Dropout(0.4), second)
-        # The library needs gradients through the frozen layers.
-        self.network = network.eval().requires_grad_(True)
-        self.autoencoder = model.parts.autoencoder
-        self.gradcam = GradCAM(self.network, [self.network.features.norm5])
-
-    def judge(self, data: bytes) -> tuple[float, float, bytes]:
-        photo = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        pixels = cv2.resize(photo, (256, 256), interpolation=cv2.INTER_AREA)[None]
-        inputs = to_classifier_input(pixels)
-        with torch.no_grad():
-            probability = self.network(inputs).softmax(dim=1)[0, 1].item()
-            plain = to_autoencoder_input(pixels)
-            mse = (self.autoencoder(plain) - plain).square().mean().item()
-        heat = self.gradcam(inputs, self.targets)[0]
-        colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_JET)
-        overlay = cv2.addWeighted(
-            cv2.cvtColor(pixels[0], cv2.COLOR_RGB2BGR), 0.55, colours, 0.45, 0
-        )
-        return probability, mse, cv2.imencode(".png", overlay)[1].tobytes()
+from worker.inspect.preprocess import prepare
 
 
 def raw(model: ProductModel, engine: str, pixels: NDArray[np.uint8]) -> Callable[[], None]:
@@ -116,7 +75,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     inspector, model = open_bundle(arguments.bundle, engine=arguments.engine)
-    obvious = Obvious(model, load_backbone(model.backbone))
+    obvious = Obvious(model)
     few = render_photos(max(4, arguments.photos // 12), ".png")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -125,7 +84,7 @@ def main() -> None:
         pixels = np.stack([prepare(path.read_bytes()).pixels for path in jpegs])
         rates = alternate(
             {
-                "obvious": (lambda: [obvious.judge(data) for data in few], len(few)),
+                "obvious": (lambda: [obvious.judge([data]) for data in few], len(few)),
                 "png": (lambda: judge(inspector, model, pngs), len(pngs)),
                 "jpeg": (lambda: judge(inspector, model, jpegs), len(jpegs)),
                 "raw": (raw(model, inspector.engine.name, pixels), len(pixels)),

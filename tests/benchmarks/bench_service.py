@@ -6,8 +6,12 @@ Photos are submitted over HTTP to a gateway and judged by a worker on the same m
 runs until the last verdict is recorded. Baselines:
 
 - engine: the same files through the same engine in one process, without a service;
-- litserve, bentoml: the same models in plain PyTorch behind LitServe and BentoML with their own
-  batching, 16 clients (litserve_server.py, bentoml_server.py). They answer and keep nothing.
+- litserve, bentoml: the obvious pipeline (obvious.py) behind LitServe and BentoML with their own
+  batching, 16 clients (litserve_server.py, bentoml_server.py);
+- tuned: our pipeline on its engine in plain PyTorch behind LitServe, for whoever asks how much of
+  the rest is the engine.
+
+The model servers answer and keep nothing.
 
 Then one photo on the idle service, and the time to a verdict over growing load. Rounds alternate;
 servers whose turn it is not are stopped, so that they take nothing from the others. The last line
@@ -54,15 +58,10 @@ def main() -> None:
         servers: dict[str, subprocess.Popen[bytes]] = {}
         try:
             stack.start()
-            ports = {"litserve": free_port(), "bentoml": free_port()}
-            servers["litserve"] = start(
-                [
-                    sys.executable,
-                    str(HERE / "litserve_server.py"),
-                    str(BOTTLE),
-                    str(ports["litserve"]),
-                ]
-            )
+            ports = {name: free_port() for name in ("litserve", "bentoml", "tuned")}
+            for server, options in (("litserve", []), ("tuned", ["--tuned"])):
+                script = [str(HERE / "litserve_server.py"), str(BOTTLE), str(ports[server])]
+                servers[server] = start([sys.executable, *script, *options])
             servers["bentoml"] = start(
                 [
                     str(Path(sys.executable).with_name("bentoml")),
@@ -94,7 +93,7 @@ def measure(
         paths.append(path)
     inspector, model = open_bundle(BOTTLE)
     database = create_engine(stack.database_url)
-    rates: dict[str, list[float]] = {"service": [], "engine": [], "litserve": [], "bentoml": []}
+    rates: dict[str, list[float]] = {name: [] for name in ("service", "engine", *servers)}
     for number in range(arguments.rounds + 1):
         for server in servers.values():
             pause(server)
@@ -117,9 +116,7 @@ def measure(
     idle = idle_latency(stack, photos[0])
     alone = engine_latency(inspector, model, paths[:40])
     load = over_load(stack, photos, by_name["service"].median)
-    ratios = {
-        name: by_name["service"].over(by_name[name]) for name in ("engine", "litserve", "bentoml")
-    }
+    ratios = {name: by_name["service"].over(by_name[name]) for name in ("engine", *servers)}
     if not arguments.json:
         for name, some in by_name.items():
             tell(name, some)

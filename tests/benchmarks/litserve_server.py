@@ -1,6 +1,9 @@
-"""Baseline of the service's benchmark: the same models in plain PyTorch, served by LitServe.
+"""Baselines of the service's benchmark, served by LitServe with its own batching.
 
-python litserve_server.py BUNDLE PORT
+python litserve_server.py BUNDLE PORT [--tuned]
+
+The obvious pipeline (obvious.py), or with `--tuned` our own on its engine in plain PyTorch: one
+pass for verdict and Grad-CAM, and memory laid out for the CPU.
 """
 
 import sys
@@ -8,37 +11,51 @@ from pathlib import Path
 
 import litserve
 from fastapi import Request
+from obvious import Obvious
 
 from worker.inspect.bundle import load_bundle
 from worker.inspect.engines.torch_engine import TorchEngine
-from worker.inspect.pipeline import Inspector, Judgement
-from worker.inspect.preprocess import Photo, prepare
+from worker.inspect.pipeline import Inspector
+from worker.inspect.preprocess import prepare
 
 
 class Inspection(litserve.LitAPI):
     def setup(self, device: str) -> None:
         self.model = load_bundle(Path(sys.argv[1]))
-        sha256 = self.model.manifest.backbone.sha256
-        self.inspector = Inspector(TorchEngine(self.model.backbone, sha256=sha256))
+        if "--tuned" in sys.argv:
+            sha256 = self.model.manifest.backbone.sha256
+            self.inspector = Inspector(TorchEngine(self.model.backbone, sha256=sha256))
+        else:
+            self.obvious = Obvious(self.model)
 
-    def decode_request(self, request: Request) -> Photo:
-        return prepare(request["file"].file.read())
+    def decode_request(self, request: Request) -> bytes:
+        data: bytes = request["file"].file.read()
+        return data
 
-    def batch(self, inputs: list[Photo]) -> list[Photo]:
+    def batch(self, inputs: list[bytes]) -> list[bytes]:
         return list(inputs)
 
-    def predict(self, photos: list[Photo]) -> list[Judgement]:
-        return self.inspector.judge(photos, [self.model] * len(photos))
+    def predict(self, files: list[bytes]) -> list[dict[str, object]]:
+        if "--tuned" not in sys.argv:
+            return [
+                {"defect_probability": probability, "mse": mse, "bytes": len(overlay)}
+                for probability, mse, overlay in self.obvious.judge(files)
+            ]
+        photos = [prepare(data) for data in files]
+        return [
+            {
+                "defect_probability": judgement.scores.defect_probability,
+                "mse": judgement.scores.mse,
+                "bytes": len(judgement.overlay()) + len(judgement.anomaly_map()),
+            }
+            for judgement in self.inspector.judge(photos, [self.model] * len(photos))
+        ]
 
-    def unbatch(self, output: list[Judgement]) -> list[Judgement]:
+    def unbatch(self, output: list[dict[str, object]]) -> list[dict[str, object]]:
         return output
 
-    def encode_response(self, output: Judgement) -> dict[str, object]:
-        return {
-            "defect_probability": output.scores.defect_probability,
-            "verdict": output.outcome.verdict.value,
-            "bytes": len(output.overlay()) + len(output.anomaly_map()),
-        }
+    def encode_response(self, output: dict[str, object]) -> dict[str, object]:
+        return output
 
 
 if __name__ == "__main__":
