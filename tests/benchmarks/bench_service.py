@@ -35,11 +35,14 @@ from measuring import BOTTLE, Rates, finish, judge, render_photos, tell, tell_ra
 from sqlalchemy import Engine, create_engine, text
 
 from deploy.local import LocalStack
+from worker.inspect.bundle import ProductModel
 from worker.inspect.files import open_bundle
+from worker.inspect.pipeline import Inspector
 
 HERE = Path(__file__).parent
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.85)
 """Of the measured throughput."""
+_IDLE_PHOTOS = 60
 
 
 def main() -> None:
@@ -59,9 +62,9 @@ def main() -> None:
         try:
             stack.start()
             ports = {name: free_port() for name in ("litserve", "bentoml", "tuned")}
-            for server, options in (("litserve", []), ("tuned", ["--tuned"])):
-                script = [str(HERE / "litserve_server.py"), str(BOTTLE), str(ports[server])]
-                servers[server] = start([sys.executable, *script, *options])
+            for served, options in (("litserve", []), ("tuned", ["--tuned"])):
+                script = [str(HERE / "litserve_server.py"), str(BOTTLE), str(ports[served])]
+                servers[served] = start([sys.executable, *script, *options])
             servers["bentoml"] = start(
                 [
                     str(Path(sys.executable).with_name("bentoml")),
@@ -113,8 +116,7 @@ def measure(
             for name, rate in found.items():
                 rates[name].append(rate)
     by_name = {name: Rates(values) for name, values in rates.items()}
-    idle = idle_latency(stack, photos[0])
-    alone = engine_latency(inspector, model, paths[:40])
+    idle, alone = idle_latencies(stack, photos[0], inspector, model, paths[0])
     load = over_load(stack, photos, by_name["service"].median)
     ratios = {name: by_name["service"].over(by_name[name]) for name in ("engine", *servers)}
     if not arguments.json:
@@ -178,33 +180,35 @@ def recorded(database: Engine) -> int:
         )
 
 
-def through_engine(inspector, model, paths) -> float:  # type: ignore[no-untyped-def]
+def through_engine(inspector: Inspector, model: ProductModel, paths: list[Path]) -> float:
     started = time.perf_counter()
     judge(inspector, model, paths)
     return len(paths) / (time.perf_counter() - started)
 
 
-def idle_latency(stack: LocalStack, photo: bytes, count: int = 40) -> float:
-    """Median milliseconds from submission to verdict in the reply, one photo at a time."""
-    times = []
+def idle_latencies(
+    stack: LocalStack, photo: bytes, inspector: Inspector, model: ProductModel, path: Path
+) -> tuple[float, float]:
+    """Median milliseconds of one photo at a time: from submission to the verdict in the reply, and
+    through the engine alone, in turn.
+    """
+    times: dict[str, list[float]] = {"service": [], "engine": []}
     with httpx.Client(headers={"X-API-Key": stack.admin_key, "Prefer": "wait=20"}) as http:
-        for _ in range(count + 5):
+        for number in range(_IDLE_PHOTOS + 5):
             started = time.perf_counter()
             answer = http.post(f"{stack.url}/v1/inspections", files={"file": ("x.jpg", photo)})
-            times.append((time.perf_counter() - started) * 1000)
+            middle = time.perf_counter()
             if answer.status_code != 200:
                 raise SystemExit(f"not judged: {answer.text}")
+            time.sleep(0.05)  # what follows a verdict in the worker is not the engine's to bear
+            resumed = time.perf_counter()
+            judge(inspector, model, [path])
+            ended = time.perf_counter()
             time.sleep(0.05)
-    return statistics.median(times[5:])
-
-
-def engine_latency(inspector, model, paths) -> float:  # type: ignore[no-untyped-def]
-    times = []
-    for path in paths:
-        started = time.perf_counter()
-        judge(inspector, model, [path])
-        times.append((time.perf_counter() - started) * 1000)
-    return statistics.median(times)
+            if number >= 5:
+                times["service"].append((middle - started) * 1000)
+                times["engine"].append((ended - resumed) * 1000)
+    return statistics.median(times["service"]), statistics.median(times["engine"])
 
 
 def over_load(stack: LocalStack, photos: list[bytes], throughput: float) -> dict[float, Seen]:
