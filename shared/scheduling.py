@@ -29,24 +29,24 @@ WITH RECURSIVE urgent AS (
   WHERE status = 'queued' AND {_IS_DUE}
   ORDER BY priority DESC LIMIT 1
 ), onward(source, place) AS (
-  (SELECT source, 1 FROM inspections, urgent
-   WHERE status = 'queued' AND inspections.priority = urgent.priority AND source > :after
+  (SELECT source, 1 FROM inspections
+   WHERE status = 'queued' AND priority = (SELECT priority FROM urgent) AND source > :after
    ORDER BY source LIMIT 1)
   UNION ALL
-  SELECT next.source, place + 1 FROM onward, urgent, LATERAL (
+  SELECT next.source, place + 1 FROM onward, LATERAL (
     SELECT source FROM inspections
-    WHERE status = 'queued' AND inspections.priority = urgent.priority
+    WHERE status = 'queued' AND priority = (SELECT priority FROM urgent)
       AND source > onward.source
     ORDER BY source LIMIT 1
   ) AS next WHERE place < :limit
 ), around(source, place) AS (
-  (SELECT source, 1 FROM inspections, urgent
-   WHERE status = 'queued' AND inspections.priority = urgent.priority AND source <= :after
+  (SELECT source, 1 FROM inspections
+   WHERE status = 'queued' AND priority = (SELECT priority FROM urgent) AND source <= :after
    ORDER BY source LIMIT 1)
   UNION ALL
-  SELECT next.source, place + 1 FROM around, urgent, LATERAL (
+  SELECT next.source, place + 1 FROM around, LATERAL (
     SELECT source FROM inspections
-    WHERE status = 'queued' AND inspections.priority = urgent.priority
+    WHERE status = 'queued' AND priority = (SELECT priority FROM urgent)
       AND source > around.source AND source <= :after
     ORDER BY source LIMIT 1
   ) AS next WHERE place < :limit
@@ -55,10 +55,10 @@ WITH RECURSIVE urgent AS (
   UNION ALL
   SELECT source, place + :limit FROM around
 ), candidates AS (
-  SELECT photo.id, photo.turn, sources.place FROM sources, urgent, LATERAL (
+  SELECT photo.id, photo.turn, sources.place FROM sources, LATERAL (
     SELECT id, row_number() OVER (ORDER BY created_at) AS turn FROM (
       SELECT id, created_at FROM inspections
-      WHERE status = 'queued' AND inspections.priority = urgent.priority
+      WHERE status = 'queued' AND priority = (SELECT priority FROM urgent)
         AND source = sources.source AND {_IS_DUE}
       ORDER BY created_at LIMIT :candidates
     ) AS oldest
