@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -109,17 +109,19 @@ class LocalStack:
         port: int,
         tell: Tell,
         settings: Mapping[str, str] | None = None,
-        has_worker: bool = True,
+        workers: int = 1,
+        worker_command: Sequence[str] = (sys.executable, "-m", "worker.main"),
     ) -> None:
         """`settings`: variables for the children that replace what is set here, for instance
-        `DEFECTSCOPE_STORAGE_URL`. Without a worker photos are accepted and wait.
+        `DEFECTSCOPE_STORAGE_URL`. Without workers photos are accepted and wait.
         """
         self.data_dir = data_dir.expanduser().resolve()
         self.host = host
         self.port = port
         self._tell = tell
         self._settings = settings or {}
-        self._has_worker = has_worker
+        self._workers = workers
+        self._worker_command = list(worker_command)
         self._children: list[_Child] = []
         self._lock: IO[bytes] | None = None
         self._logs = self.data_dir / "logs"
@@ -131,7 +133,10 @@ class LocalStack:
         return f"http://{shown}:{self.port}"
 
     def pid(self, name: str) -> int:
-        """Process of the child `api`, `worker`, `PostgreSQL` or `Redis`. Raises KeyError."""
+        """Process of the child `api`, `worker`, `worker-2`, `PostgreSQL` or `Redis`.
+
+        Raises KeyError.
+        """
         for child in self._children:
             if child.name == name and child.process is not None:
                 return child.process.pid
@@ -171,13 +176,13 @@ class LocalStack:
         with self._step("database schema and bundled model"):
             self._migrate(environment)
         with self._step("API"):
-            self._start_ours("api", environment)
+            self._start_ours("api", [sys.executable, "-m", "api.main"], environment)
             self._wait(lambda: self._readiness() is not None, "api", seconds=60)
-        if not self._has_worker:
-            return
-        with self._step("worker (loads the models)"):
-            self._start_ours("worker", environment)
-            self._wait(lambda: self._readiness() == "ready", "worker", seconds=180)
+        for number in range(1, self._workers + 1):
+            name = "worker" if number == 1 else f"worker-{number}"
+            with self._step(f"{name} (loads the models)"):
+                self._start_ours(name, self._worker_command, environment)
+                self._wait(lambda: self._readiness() == "ready", name, seconds=180)
 
     def watch(self) -> None:
         """Start children again that die. Returns never; raises CannotStart if one keeps dying."""
@@ -329,16 +334,9 @@ class LocalStack:
         if done.returncode != 0:
             raise CannotStart(f"The database could not be prepared:\n{done.stderr[-3000:]}")
 
-    def _start_ours(self, name: str, environment: dict[str, str]) -> None:
-        self._run(
-            _Child(
-                name,
-                [sys.executable, "-m", f"{name}.main"],
-                self._logs / f"{name}.log",
-                signal.SIGTERM,
-                environment=environment,
-            )
-        )
+    def _start_ours(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        log = self._logs / f"{name}.log"
+        self._run(_Child(name, command, log, signal.SIGTERM, environment=environment))
 
     def _run(self, child: _Child) -> None:
         self._children.append(child)

@@ -74,7 +74,7 @@ def main() -> None:
                 "DEFECTSCOPE_S3_SECRET_ACCESS_KEY": "bench",
                 "DEFECTSCOPE_MAX_QUEUED": "1000000",
             },
-            has_worker=False,
+            workers=0,
         )
         try:
             stack.start()

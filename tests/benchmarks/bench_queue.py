@@ -50,7 +50,7 @@ def main() -> None:
         finally:
             stack.stop()
         stack = LocalStack(
-            Path(folder), host="127.0.0.1", port=0, tell=lambda _: None, has_worker=False
+            Path(folder), host="127.0.0.1", port=0, tell=lambda _: None, workers=0
         )
         try:
             stack.start()
