@@ -5,7 +5,6 @@ process ends, its children end too; a child that dies is started again.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import pwd
@@ -35,11 +34,11 @@ with warnings.catch_warnings():
 
 from shared.errors import DefectScopeError
 from shared.keys import new_key
+from shared.processes import ending_with_parent
 
 Tell = Callable[[str], None]
 """Shows a person one line."""
 
-_PR_SET_PDEATHSIG = 1
 _LONGEST_SOCKET_PATH = 90
 
 
@@ -73,7 +72,7 @@ class _Child:
                 user=self.user,
                 # Ctrl-C is for us: we stop the children in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent(self.stop_signal),  # noqa: PLW1509 - before threads
+                preexec_fn=ending_with_parent(self.stop_signal),  # noqa: PLW1509 - before threads
             )
         if self.stdin and self.process.stdin:
             self.process.stdin.write(self.stdin.encode())
@@ -110,7 +109,7 @@ class LocalStack:
         tell: Tell,
         settings: Mapping[str, str] | None = None,
         workers: int = 1,
-        worker_command: Sequence[str] = (sys.executable, "-m", "worker.main"),
+        worker_command: Sequence[str] = (sys.executable, "-m", "worker"),
     ) -> None:
         """`settings`: variables for the children that replace what is set here, for instance
         `DEFECTSCOPE_STORAGE_URL`. Without workers photos are accepted and wait.
@@ -358,18 +357,6 @@ class LocalStack:
                     f"{name} did not come up. The end of {child.log}:\n{child.last_words()}"
                 )
             time.sleep(0.1)
-
-
-def _die_with_parent(stop_signal: signal.Signals) -> Callable[[], None]:
-    """Ask Linux to stop the child when we die, even by kill -9. Elsewhere this does nothing."""
-    if not sys.platform.startswith("linux"):
-        return lambda: None
-    libc = ctypes.CDLL(None)
-
-    def ask() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, int(stop_signal))
-
-    return ask
 
 
 def _ending(code: int | None) -> str:

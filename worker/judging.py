@@ -31,8 +31,9 @@ from shared.queue import tell_finished
 from shared.settings import Settings
 from shared.shadows import ShadowJudgement
 from shared.storage import map_key, storage
+from worker.decoding import Decoder
 from worker.inspect.pipeline import Judgement
-from worker.inspect.preprocess import Photo, prepare
+from worker.inspect.preprocess import Photo
 from worker.leases import Leases
 from worker.models import LoadedModel, Models
 from worker.shadowing import judge_in_shadow
@@ -79,9 +80,17 @@ class _Setback:
 class Judging:
     """Claims, judges and records for this worker process."""
 
-    def __init__(self, settings: Settings, models: Models, leases: Leases, worker: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        models: Models,
+        leases: Leases,
+        decoder: Decoder,
+        worker: str,
+    ) -> None:
         self._settings = settings
         self._models = models
+        self._decoder = decoder
         self._leases = leases
         self._worker = worker
         self._stopping = threading.Event()
@@ -139,7 +148,7 @@ class Judging:
                         "is another. Send it again.",
                         code="image_changed",
                     )
-                photo = prepare(data)
+                photo = self._decoder.prepare(data)
             except NotFound:
                 return self._lost(one)
             except StorageUnavailable as error:

@@ -26,4 +26,4 @@ COPY --from=wheel /wheel /wheel
 RUN pip install --no-deps /wheel/*.whl
 USER defectscope
 WORKDIR /home/defectscope
-CMD ["python", "-m", "worker.main"]
+CMD ["python", "-m", "worker"]

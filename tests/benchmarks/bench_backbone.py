@@ -26,7 +26,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from worker.inspect.backbone import build_backbone, freeze, load_backbone, pool
-from worker.inspect.preprocess import prepare, to_classifier_input
+from worker.inspect.inputs import to_classifier_input
+from worker.inspect.preprocess import prepare
 from worker.train.backbone import PICTURES, calibrate_batch_norms, render_mix
 from worker.train.dataset import GOOD, SPLITS, photo_files
 from worker.train.sources import bundled_backbone

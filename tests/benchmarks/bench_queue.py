@@ -49,9 +49,7 @@ def main() -> None:
             drains = {length: drain(stack, database, length) for length in arguments.lengths}
         finally:
             stack.stop()
-        stack = LocalStack(
-            Path(folder), host="127.0.0.1", port=0, tell=lambda _: None, workers=0
-        )
+        stack = LocalStack(Path(folder), host="127.0.0.1", port=0, tell=lambda _: None, workers=0)
         try:
             stack.start()
             database = create_engine(stack.database_url)

@@ -11,7 +11,7 @@ from torch import nn
 
 from worker.inspect.backbone import load_backbone
 from worker.inspect.bundle import ProductModel
-from worker.inspect.preprocess import to_autoencoder_input, to_classifier_input
+from worker.inspect.inputs import to_autoencoder_input, to_classifier_input
 from worker.inspect.torchvision_import import densenet121
 
 

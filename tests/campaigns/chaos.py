@@ -90,7 +90,7 @@ class Campaign:
     def run(self, photos: int, faults: int) -> Found:
         """Send so many photos through so many faults, and look at what became of them."""
         self.storage.start()
-        command = [sys.executable, "-m", "worker.main"]
+        command = [sys.executable, "-m", "worker"]
         if not self._is_real:
             command = [sys.executable, str(HERE / "standin_worker.py")]
         self.stack = LocalStack(

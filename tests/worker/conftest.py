@@ -1,6 +1,7 @@
 """A small product model on a random backbone: real layers, real files, no training."""
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from shared.manifest import Augmentation, DataCard, Limits, Manifest, QualityLimits, Thresholds
+from worker.decoding import Decoder
 from worker.inspect import preprocess
 from worker.inspect.autoencoder import Autoencoder, ResidualStats
 from worker.inspect.backbone import build_backbone, digest_of, save_backbone
@@ -43,6 +45,13 @@ def backbone_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("backbone") / "backbone-random.safetensors"
     save_backbone(backbone.state_dict(), file, provenance="random, for tests")
     return file
+
+
+@pytest.fixture(scope="session")
+def decoder() -> Iterator[Decoder]:
+    decoder = Decoder(1)
+    yield decoder
+    decoder.stop()
 
 
 @dataclass(frozen=True)

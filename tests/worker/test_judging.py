@@ -82,9 +82,9 @@ def models(inspector):
 
 
 @pytest.fixture
-def judging(services, models):
+def judging(services, models, decoder):
     settings = get_settings()
-    return Judging(settings, models, Leases(settings), "worker:test")
+    return Judging(settings, models, Leases(settings), decoder, "worker:test")
 
 
 @pytest.fixture

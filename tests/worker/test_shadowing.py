@@ -96,9 +96,9 @@ def models(services, tmp_path):
 
 
 @pytest.fixture
-def judging(models):
+def judging(models, decoder):
     settings = get_settings()
-    return Judging(settings, models, Leases(settings), "worker:test")
+    return Judging(settings, models, Leases(settings), decoder, "worker:test")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worker.inspect.preprocess import to_autoencoder_input
+from worker.inspect.inputs import to_autoencoder_input
 
 CODE_CHANNELS = 4
 """The bottleneck is 8 x 8 x 4 numbers for 256 x 256 x 3: nothing is copied through."""

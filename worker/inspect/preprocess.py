@@ -1,16 +1,16 @@
-"""From a file's bytes to what the models are fed: the one way for training and serving.
+"""From a file's bytes to the pixels that the models see: the one way for training and serving.
 
 A model judges well only what was prepared as its training photos were. So both
 call `prepare`, and a change of the pixels that comes out of it takes a new
 `VERSION`: a bundle says with which one it was trained, and serving refuses others.
+
+No torch here: it runs in decoding processes, which have to be small.
 """
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from shared.manifest import QualityLimits
 from shared.verdicts import QualityReason
@@ -20,9 +20,6 @@ VERSION = "1"
 
 SIDE = 256
 """Pixels of the square that the models see."""
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -79,28 +76,6 @@ def _scale(rgb: Pixels, width: int, height: int, interpolation: int) -> Pixels:
     if rgb.shape[:2] == (height, width):
         return rgb
     return np.asarray(cv2.resize(rgb, (width, height), interpolation=interpolation), np.uint8)
-
-
-def to_classifier_input(rgb_batch: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
-    """Standardised as torchvision's ImageNet weights expect.
-
-    rgb_batch (B, 256, 256, 3), 0 to 255, on any device.
-    Returns (B, 3, 256, 256) float32 on the same device.
-    """
-    unit = to_autoencoder_input(rgb_batch)
-    mean = torch.tensor(IMAGENET_MEAN, device=unit.device).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=unit.device).view(1, 3, 1, 1)
-    return unit.sub_(mean).div_(std)
-
-
-def to_autoencoder_input(rgb_batch: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
-    """Scaled to [0, 1].
-
-    rgb_batch (B, 256, 256, 3), 0 to 255, on any device.
-    Returns (B, 3, 256, 256) float32 on the same device, in memory of its own.
-    """
-    channels_first = torch.as_tensor(rgb_batch).permute(0, 3, 1, 2)  # (B, 3, 256, 256)
-    return channels_first.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 def measure_quality(rgb_256: Pixels, *, side: int = SIDE) -> Quality:

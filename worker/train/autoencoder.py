@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from worker.inspect.autoencoder import Autoencoder, ResidualStats, residual
 from worker.inspect.backbone import freeze
 from worker.inspect.bundle import rounded
-from worker.inspect.preprocess import to_autoencoder_input
+from worker.inspect.inputs import to_autoencoder_input
 from worker.train.progress import Progress, silent
 from worker.train.stages import Stages
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from worker.inspect.backbone import digest_of, save_backbone
-from worker.inspect.preprocess import SIDE, to_classifier_input
+from worker.inspect.inputs import to_classifier_input
+from worker.inspect.preprocess import SIDE
 from worker.train.progress import Progress, silent
 from worker.train.render import LABELS, render_bottle
 from worker.train.render_parts import render_parts

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from worker.inspect.backbone import CHANNELS, build_backbone, freeze
-from worker.inspect.preprocess import to_classifier_input
+from worker.inspect.inputs import to_classifier_input
 from worker.train.backbone import PICTURES, calibrate_batch_norms, render_mix, write_backbone
 from worker.train.pretraining_views import PRODUCTS, RENDERED, VIEWS, Bottles, Views, draw_views
 from worker.train.progress import Progress, print_progress, silent

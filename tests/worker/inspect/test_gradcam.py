@@ -10,7 +10,7 @@ from worker.inspect.good_features import GoodFeatures, pool_deviations
 from worker.inspect.gradcam import GoodEvidence, evidence
 from worker.inspect.gradcam import gradcam as beyond_good
 from worker.inspect.head import Head
-from worker.inspect.preprocess import to_classifier_input
+from worker.inspect.inputs import to_classifier_input
 
 
 def gradcam(deviations: torch.Tensor, head: Head) -> torch.Tensor:

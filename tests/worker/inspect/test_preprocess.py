@@ -10,15 +10,8 @@ from PIL import Image, ImageFilter
 from shared.errors import UnreadableImage
 from shared.manifest import QualityLimits
 from shared.verdicts import QualityReason
-from worker.inspect.preprocess import (
-    Quality,
-    measure_quality,
-    prepare,
-    quality_reasons,
-    resize,
-    to_autoencoder_input,
-    to_classifier_input,
-)
+from worker.inspect.inputs import to_autoencoder_input, to_classifier_input
+from worker.inspect.preprocess import Quality, measure_quality, prepare, quality_reasons, resize
 
 LIMITS = QualityLimits(min_sharpness=20.0, min_brightness=40.0, max_brightness=220.0, min_side=192)
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from worker.inspect.backbone import build_backbone, digest_of, load_backbone
-from worker.inspect.preprocess import to_classifier_input
+from worker.inspect.inputs import to_classifier_input
 from worker.train.backbone import calibrate_batch_norms, render_mix, write_backbone
 
 

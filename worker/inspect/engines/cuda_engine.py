@@ -17,7 +17,8 @@ from worker.inspect.autoencoder import second_opinion
 from worker.inspect.backbone import load_backbone
 from worker.inspect.bundle import Parts, ProductModel
 from worker.inspect.engines.protocol import Anomalies
-from worker.inspect.preprocess import SIDE, to_classifier_input
+from worker.inspect.inputs import to_classifier_input
+from worker.inspect.preprocess import SIDE
 
 FP32 = "cuda-fp32"
 BF16 = "cuda-bf16"

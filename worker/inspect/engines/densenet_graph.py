@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.inspect.engines.openvino_import import ops, ov
-from worker.inspect.preprocess import IMAGENET_MEAN, IMAGENET_STD, SIDE
+from worker.inspect.inputs import IMAGENET_MEAN, IMAGENET_STD
+from worker.inspect.preprocess import SIDE
 
 _BLOCKS = (6, 12, 24, 16)
 """Layers of the four dense blocks."""

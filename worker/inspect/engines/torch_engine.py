@@ -12,7 +12,7 @@ from worker.inspect.autoencoder import second_opinion
 from worker.inspect.backbone import load_backbone
 from worker.inspect.bundle import Parts, ProductModel
 from worker.inspect.engines.protocol import Anomalies
-from worker.inspect.preprocess import to_classifier_input
+from worker.inspect.inputs import to_classifier_input
 
 _PHOTOS_PER_PASS = 32
 """Bounds the memory of one pass; larger batches run in several."""

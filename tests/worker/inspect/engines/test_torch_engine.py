@@ -3,7 +3,7 @@ import torch
 
 from worker.inspect.backbone import digest_of, load_backbone
 from worker.inspect.engines.torch_engine import TorchEngine
-from worker.inspect.preprocess import to_classifier_input
+from worker.inspect.inputs import to_classifier_input
 
 
 def test_its_maps_are_those_of_the_plain_network_in_order(photos, backbone_file):

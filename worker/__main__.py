@@ -20,6 +20,7 @@ from shared.queue import QUEUE, Ringer, celery_app
 from shared.settings import get_settings
 from shared.storage import storage
 from worker import tasks
+from worker.decoding import Decoder
 from worker.judging import Judging
 from worker.leases import Leases
 from worker.models import Models
@@ -33,6 +34,8 @@ def main() -> None:
     configure_logging(settings, process="worker")
     worker = f"worker:{socket.gethostname()}-{os.getpid()}"
     storage()
+    decoder = Decoder()
+    decoder.warm()
     started = time.perf_counter()
     models = Models(settings)
     _load(models)
@@ -45,7 +48,7 @@ def main() -> None:
 
     ringer = Ringer()
     leases = Leases(settings)
-    judging = Judging(settings, models, leases, worker)
+    judging = Judging(settings, models, leases, decoder, worker)
     upkeep = Upkeep(settings, models, ringer, worker)
     tasks.serve_with(judging)
 
@@ -90,6 +93,7 @@ def main() -> None:
     upkeep.stop()
     leases.stop()
     ringer.stop()
+    decoder.stop()
     log.info("worker_stopped")
 
 
