@@ -6,7 +6,7 @@ checks cost nothing: the depth of the queue is looked up once a second for all c
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 
 import structlog
@@ -29,8 +29,8 @@ class Admission:
 
     def __init__(self, settings: Settings) -> None:
         self._most_queued = settings.max_queued
-        self._most_at_once = settings.max_submissions
-        self._at_once = 0
+        self._most_held = settings.max_receiving_bytes
+        self._held = 0
         self._queued = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -42,32 +42,20 @@ class Admission:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def one(self) -> AbstractContextManager[None]:
-        """Hold a place while a submission is read and stored. Raises TooMany."""
-        return self.places(1)
-
     @contextmanager
-    def places(self, count: int) -> Iterator[None]:
-        """As many places as what is received may take memory. Raises TooMany."""
+    def room(self) -> Iterator["Room"]:
+        """Room in memory while a submission is received and stored. Raises TooMany."""
         if self._queued >= self._most_queued:
             raise TooMany(
                 f"{self._most_queued} photos wait to be judged already; send this one again later.",
                 code="queue_full",
                 retry_after=_COME_BACK_TO_A_FULL_QUEUE,
             )
-        # A batch alone always fits, whatever the setting.
-        if self._at_once and self._at_once + count > self._most_at_once:
-            raise TooMany(
-                f"{self._at_once} photos are being received at this moment; send this one "
-                "again in a second.",
-                code="too_many_at_once",
-                retry_after=_COME_BACK_TO_A_BUSY_GATEWAY,
-            )
-        self._at_once += count
+        room = Room(self)
         try:
-            yield
+            yield room
         finally:
-            self._at_once -= count
+            self._held -= room.bytes
 
     async def _look(self) -> None:
         while True:
@@ -79,6 +67,29 @@ class Admission:
                 # This task must outlive any surprise, or the queue has no bound.
                 log.exception("look_failed")
             await asyncio.sleep(_LOOK_SECONDS)
+
+
+class Room:
+    """What one submission holds: whoever sends slowly holds little, and is in nobody's way."""
+
+    def __init__(self, door: Admission) -> None:
+        self._door = door
+        self.bytes = 0
+
+    def take(self, count: int) -> None:
+        """Before so many more bytes are kept. Raises TooMany where all submissions together hold
+        too many; one that is alone always fits.
+        """
+        others = self._door._held - self.bytes
+        if others and self._door._held + count > self._door._most_held:
+            raise TooMany(
+                f"{others} bytes of other photos are being received at this moment; send this one "
+                "again in a second.",
+                code="too_many_at_once",
+                retry_after=_COME_BACK_TO_A_BUSY_GATEWAY,
+            )
+        self.bytes += count
+        self._door._held += count
 
 
 def _depth(most: int) -> int:

@@ -75,6 +75,7 @@ def main() -> None:
         "api.main:make_app",
         factory=True,
         workers=settings.api_processes,
+        http="api.protocol:PacedProtocol",
         host=settings.host,
         port=settings.port,
         log_config=None,

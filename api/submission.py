@@ -23,6 +23,7 @@ from pydantic import (
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from api.admission import Room
 from api.problems import field_errors
 from shared.accepting import Part
 from shared.errors import (
@@ -154,21 +155,21 @@ class Submission:
     """Instead of data: what was put into storage before."""
 
 
-async def read_submission(request: Request, *, max_bytes: int) -> Submission:
+async def read_submission(request: Request, room: Room, *, max_bytes: int) -> Submission:
     """The photo and its fields: a form, a raw `image/*` body with query fields, or JSON with the
     id of an upload.
 
     Bytes are counted as they arrive. Raises TooLarge, Malformed, NotAnImage,
-    InvalidInput.
+    InvalidInput, and TooMany where `room` has no more room.
     """
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media_type == "multipart/form-data":
-        return await _read_form(request, max_bytes)
+        return await _read_form(request, room, max_bytes)
     if media_type.startswith("image/") or media_type == "application/octet-stream":
-        data = await read_body(request, max_bytes=max_bytes)
+        data = await read_body(request, room, max_bytes=max_bytes)
         return Submission(_fields(dict(request.query_params)), data)
     if media_type == "application/json":
-        return await _read_json(request)
+        return await _read_json(request, room)
     raise NotAnImage(
         "Send the photo as multipart/form-data with a part `file`, as the body with Content-Type "
         "image/jpeg or image/png, or as JSON with the `upload_id` of a direct upload.",
@@ -176,13 +177,13 @@ async def read_submission(request: Request, *, max_bytes: int) -> Submission:
     )
 
 
-async def read_body(request: Request, *, max_bytes: int) -> bytes:
+async def read_body(request: Request, room: Room, *, max_bytes: int) -> bytes:
     """All of it, counted as it arrives. Raises TooLarge."""
-    return b"".join([piece async for piece in _counted(request, max_bytes, max_bytes)])
+    return b"".join([piece async for piece in _counted(request, room, max_bytes, max_bytes)])
 
 
-async def _read_json(request: Request) -> Submission:
-    body = await read_body(request, max_bytes=_MAX_JSON)
+async def _read_json(request: Request, room: Room) -> Submission:
+    body = await read_body(request, room, max_bytes=_MAX_JSON)
     try:
         given = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -198,9 +199,9 @@ async def _read_json(request: Request) -> Submission:
     return Submission(_fields(given), upload_id=upload_id)
 
 
-async def _read_form(request: Request, max_bytes: int) -> Submission:
+async def _read_form(request: Request, room: Room, max_bytes: int) -> Submission:
     limit = max_bytes + _FORM_OVERHEAD
-    async with _form(request, limit=limit, told=max_bytes, max_files=1) as form:
+    async with _form(request, room, limit=limit, told=max_bytes, max_files=1) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise _file_missing()
@@ -219,7 +220,7 @@ class BatchSubmission:
     """Name and bytes of each file; those over the limit of one photo are as they came."""
 
 
-async def read_batch(request: Request) -> BatchSubmission:
+async def read_batch(request: Request, room: Room) -> BatchSubmission:
     """A form with many files in parts `file`, and fields that hold for all of them.
 
     Raises as `read_submission`.
@@ -231,7 +232,7 @@ async def read_batch(request: Request) -> BatchSubmission:
             code="unsupported_content_type",
         )
     async with _form(
-        request, limit=MAX_BATCH_BYTES, told=MAX_BATCH_BYTES, max_files=MAX_BATCH_FILES
+        request, room, limit=MAX_BATCH_BYTES, told=MAX_BATCH_BYTES, max_files=MAX_BATCH_FILES
     ) as form:
         files = [file for file in form.getlist("file") if isinstance(file, UploadFile)]
         if not files:
@@ -252,7 +253,7 @@ def _file_missing() -> InvalidInput:
 
 @asynccontextmanager
 async def _form(
-    request: Request, *, limit: int, told: int, max_files: int
+    request: Request, room: Room, *, limit: int, told: int, max_files: int
 ) -> AsyncGenerator[FormData, None]:
     class InMemory(MultiPartParser):
         # The whole body is bounded, so nothing needs to touch the disk.
@@ -260,7 +261,7 @@ async def _form(
 
     parser = InMemory(
         request.headers,
-        _counted(request, limit, told),
+        _counted(request, room, limit, told),
         max_files=max_files,
         max_fields=len(Fields.model_fields) + 1,
         max_part_size=_MAX_METADATA + 1024,
@@ -300,7 +301,9 @@ def _fields(texts: dict[str, Any]) -> Fields:
         ) from error
 
 
-async def _counted(request: Request, limit: int, told: int) -> AsyncGenerator[bytes, None]:
+async def _counted(
+    request: Request, room: Room, limit: int, told: int
+) -> AsyncGenerator[bytes, None]:
     """The body's pieces; raises TooLarge once there are more than `limit` bytes in all.
 
     `told` is the limit that the message names. A little more than the limit is
@@ -316,6 +319,7 @@ async def _counted(request: Request, limit: int, told: int) -> AsyncGenerator[by
         if seen > limit + _MAX_DRAIN:
             break
         if seen <= limit:
+            room.take(len(piece))
             yield piece
     if seen > limit:
         raise _too_large(told)

@@ -58,8 +58,10 @@ class Settings(BaseSettings):
     max_queued: int = Field(
         100_000, ge=1, description="Photos that may wait to be judged; beyond them 429"
     )
-    max_submissions: int = Field(
-        64, ge=1, description="Photos that one API process receives at once; beyond them 429"
+    max_receiving_bytes: int = Field(
+        256 * 1024 * 1024,
+        gt=0,
+        description="Bytes of photos that one API process receives at once; beyond them 429",
     )
     api_processes: int = Field(1, ge=1, description="API processes behind one port")
     max_upload_bytes: int = Field(10 * 1024 * 1024, gt=0, description="Largest photo, bytes")

@@ -20,8 +20,6 @@ from shared.errors import DefectScopeError, NotFound
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
-_PLACES = 8
-"""At the door: a batch takes as much memory as so many photos."""
 
 _ONE = SUBMISSION_BODY["requestBody"]["content"]["multipart/form-data"]["schema"]
 _BODY: dict[str, Any] = {
@@ -77,8 +75,8 @@ async def submit_batch(
 
     A file that is refused harms no other: `items` tells what became of each.
     """
-    with gateway.door.places(_PLACES):
-        submission = await read_batch(request)
+    with gateway.door.room() as room:
+        submission = await read_batch(request, room)
         accepted = await run_in_threadpool(
             accept_batch,
             caller,

@@ -115,8 +115,10 @@ async def submit(
     inspection_id = new_inspection_id()
     # Expected from before it exists, so that no verdict can be missed.
     with gateway.waiting.expecting(inspection_id) as finished:
-        with gateway.door.one():
-            submission = await read_submission(request, max_bytes=gateway.settings.max_upload_bytes)
+        with gateway.door.room() as room:
+            submission = await read_submission(
+                request, room, max_bytes=gateway.settings.max_upload_bytes
+            )
             accepted = await run_in_threadpool(
                 accept_submission,
                 caller,

@@ -40,8 +40,10 @@ async def predict(
     If it takes longer than the service waits, the answer is 202 and
     `inspection.urls.self` is the address to poll.
     """
-    with gateway.door.one():
-        submission = await read_submission(request, max_bytes=gateway.settings.max_upload_bytes)
+    with gateway.door.room() as room:
+        submission = await read_submission(
+            request, room, max_bytes=gateway.settings.max_upload_bytes
+        )
         accepted = await run_in_threadpool(
             accept_submission,
             caller,

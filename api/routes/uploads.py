@@ -83,8 +83,8 @@ async def put(
 ) -> Response:
     """With the same key as everything else; the bytes must be those that were announced."""
     upload = await run_in_threadpool(_find, caller.organisation_id, upload_id)
-    with gateway.door.one():
-        data = await read_body(request, max_bytes=gateway.settings.max_upload_bytes)
+    with gateway.door.room() as room:
+        data = await read_body(request, room, max_bytes=gateway.settings.max_upload_bytes)
         await run_in_threadpool(_store, upload, data)
     return Response(status_code=204)
 

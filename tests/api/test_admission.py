@@ -11,7 +11,9 @@ from shared.settings import get_settings
 
 @pytest.fixture
 def door(services):
-    return Admission(get_settings().model_copy(update={"max_queued": 2, "max_submissions": 2}))
+    return Admission(
+        get_settings().model_copy(update={"max_queued": 2, "max_receiving_bytes": 1000})
+    )
 
 
 def test_a_full_queue_is_told_with_a_time_to_come_back(api, png, wait_until):
@@ -43,19 +45,38 @@ def test_a_full_queue_refuses_before_the_photo_is_read(api, png, monkeypatch):
     assert api.post("/v1/inspections", files={"file": png}).status_code == 429
 
 
-def test_no_more_than_so_many_are_received_at_once(door):
-    with door.one(), door.one():
-        with pytest.raises(TooMany) as refused, door.one():
-            pass
+def test_no_more_than_so_many_bytes_are_received_at_once(door):
+    with door.room() as first, door.room() as second:
+        first.take(600)
+        with pytest.raises(TooMany) as refused:
+            second.take(500)
         assert refused.value.code == "too_many_at_once"
-    with door.one():
-        pass
+        second.take(400)
+    with door.room() as alone:
+        alone.take(5000)  # a batch fits, whatever the setting
 
 
-def test_a_submission_that_fails_gives_its_place_back(door):
-    for _ in range(5):
-        with pytest.raises(RuntimeError), door.one():
+def test_a_submission_that_fails_gives_its_room_back(door):
+    def fail():
+        with door.room() as room:
+            room.take(600)
             raise RuntimeError
+
+    for _ in range(5):
+        with pytest.raises(RuntimeError):
+            fail()
+    assert door._held == 0
+
+
+def test_a_photo_that_finds_no_room_is_told_to_come_back(api, png):
+    door = api.app.state.gateway.door
+    door._held = door._most_held
+    refused = api.post("/v1/inspections", files={"file": png})
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_at_once")
+    assert refused.headers["Retry-After"] == "1"
+    door._held = 0
+    assert api.post("/v1/inspections", files={"file": png}).status_code == 202
+    assert door._held == 0
 
 
 def test_with_the_database_away_the_last_look_stands_and_looking_goes_on(door, monkeypatch):
@@ -82,5 +103,5 @@ def test_with_the_database_away_the_last_look_stands_and_looking_goes_on(door, m
         await door.stop()
 
     asyncio.run(look())
-    with pytest.raises(TooMany), door.one():
+    with pytest.raises(TooMany), door.room():
         pass

@@ -1,0 +1,101 @@
+"""HTTP for clients that may be slow or hostile: uvicorn has no limit on how long a request takes.
+
+A request has to come at a steady pace, and its headers have to be short; otherwise it is answered
+408 or 431 and the connection closed. A connection that sends nothing is closed as well.
+"""
+
+import asyncio
+from http import HTTPStatus
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from api.problems import MEDIA_TYPE, problem
+
+WINDOW_SECONDS = 10.0
+LEAST_BYTES = 160 * 1024
+"""Of a body, in each window that it takes: 16 kB a second."""
+MOST_HEADER_BYTES = 64 * 1024
+
+
+class PacedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _in_window = 0
+    """Bytes of the body that this window has brought."""
+    _header_bytes = 0
+    _is_in_body = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._open_window()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._close_window()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._timer is None and not self._is_answering:
+            self._open_window()
+        self._in_window += len(data)
+        was_in_body = self._is_in_body
+        super().data_received(data)
+        if not was_in_body and not self._is_in_body:
+            self._header_bytes += len(data)
+            if self._header_bytes > MOST_HEADER_BYTES and self._timer is not None:
+                self._refuse(
+                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                    "headers_too_large",
+                    f"The headers may have {MOST_HEADER_BYTES} bytes.",
+                )
+
+    def on_headers_complete(self) -> None:
+        self._is_in_body = True
+        self._header_bytes = 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._is_in_body = False
+        self._header_bytes = 0
+        self._close_window()
+        super().on_message_complete()
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _open_window(self) -> None:
+        self._in_window = 0
+        self._timer = self.loop.call_later(WINDOW_SECONDS, self._end_window)
+
+    def _close_window(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _end_window(self) -> None:
+        # While we read nothing ourselves, the client is not to blame.
+        is_steady = self._is_in_body and self._in_window >= LEAST_BYTES
+        if is_steady or self.flow.read_paused:
+            self._open_window()
+            return
+        self._refuse(
+            HTTPStatus.REQUEST_TIMEOUT,
+            "too_slow",
+            f"The request did not come within {WINDOW_SECONDS:.0f} s, nor at "
+            f"{LEAST_BYTES / WINDOW_SECONDS / 1024:.0f} kB a second.",
+        )
+
+    def _refuse(self, status: HTTPStatus, code: str, detail: str) -> None:
+        self._close_window()
+        has_answer = self._is_in_body and self.cycle.response_started
+        if not has_answer:
+            body = bytes(problem(status, code, detail).body)
+            self.transport.write(
+                f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+                f"content-type: {MEDIA_TYPE}\r\n"
+                f"content-length: {len(body)}\r\n"
+                "connection: close\r\n\r\n".encode()
+                + body
+            )
+        self.transport.close()
