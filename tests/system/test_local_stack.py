@@ -42,8 +42,8 @@ class Stack:
     def children(self):
         return psutil.Process(self.process.pid).children(recursive=True)
 
-    def child(self, module):
-        (found,) = [child for child in self.children() if f"{module}.main" in child.cmdline()]
+    def worker(self):
+        (found,) = [child for child in self.children() if child.cmdline()[1:] == ["-m", "worker"]]
         return found
 
     def submit(self, path, **fields):
@@ -130,7 +130,7 @@ def test_no_photo_is_lost_or_judged_twice_when_the_worker_is_killed(stack):
     paths = [SAMPLES[n % len(SAMPLES)] for n in range(40)]
     with ThreadPoolExecutor(8) as pool:
         ids = [answer.json()["id"] for answer in pool.map(stack.submit, paths)]
-    stack.child("worker").kill()
+    stack.worker().kill()
 
     for id_ in ids:
         until = time.monotonic() + 120
