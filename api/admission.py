@@ -1,10 +1,13 @@
 """Who may come in now: bounds on what is read at once and on what waits in the queue.
 
-Refusing early, with a time to come back, keeps memory and queue from growing without bound. Both
-checks cost nothing: the depth of the queue is looked up once a second for all callers.
+Refusing early, with a time to come back, keeps memory and queue from growing without bound. The
+checks cost nothing: the queue is counted once a second for all callers. What a second brings can
+come on top; how much that is, rates.py bounds.
 """
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,11 +18,14 @@ from starlette.concurrency import run_in_threadpool
 from shared import inspection_queries
 from shared.db import transaction
 from shared.errors import TooMany, Unavailable
+from shared.keys import Caller
 from shared.settings import Settings
 
 log = structlog.stdlib.get_logger()
 
 _LOOK_SECONDS = 1.0
+_LOOK_SHARE = 0.05
+"""Of the time may be spent on counting: a long queue is counted less often."""
 _COME_BACK_TO_A_FULL_QUEUE = timedelta(seconds=10)
 _COME_BACK_TO_A_BUSY_GATEWAY = timedelta(seconds=1)
 
@@ -29,9 +35,11 @@ class Admission:
 
     def __init__(self, settings: Settings) -> None:
         self._most_queued = settings.max_queued
+        self._most_queued_of_key = settings.max_queued_per_key
         self._most_held = settings.max_receiving_bytes
         self._held = 0
-        self._queued = 0
+        self._queued: Counter[str] = Counter()
+        """Photos that wait, by key."""
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -43,12 +51,20 @@ class Admission:
             await asyncio.gather(self._task, return_exceptions=True)
 
     @contextmanager
-    def room(self) -> Iterator["Room"]:
+    def room(self, caller: Caller) -> Iterator["Room"]:
         """Room in memory while a submission is received and stored. Raises TooMany."""
-        if self._queued >= self._most_queued:
+        most, its_most = self._most_queued, caller.max_queued or self._most_queued_of_key
+        if self._queued.total() >= most:
             raise TooMany(
-                f"{self._most_queued} photos wait to be judged already; send this one again later.",
+                f"{most} photos wait to be judged already; send this one again later.",
                 code="queue_full",
+                retry_after=_COME_BACK_TO_A_FULL_QUEUE,
+            )
+        if self._queued[caller.key_id] >= its_most:
+            raise TooMany(
+                f"{its_most} photos of this key wait to be judged already; send this one again "
+                "later.",
+                code="quota_exceeded",
                 retry_after=_COME_BACK_TO_A_FULL_QUEUE,
             )
         room = Room(self)
@@ -59,14 +75,17 @@ class Admission:
 
     async def _look(self) -> None:
         while True:
+            pause = _LOOK_SECONDS
             try:
-                self._queued = await run_in_threadpool(_depth, self._most_queued)
+                started = time.monotonic()
+                self._queued = await run_in_threadpool(_count, self._most_queued)
+                pause = max(pause, (time.monotonic() - started) / _LOOK_SHARE)
             except Unavailable:
                 pass  # whoever submits is told so anyway
             except Exception:
                 # This task must outlive any surprise, or the queue has no bound.
                 log.exception("look_failed")
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(pause)
 
 
 class Room:
@@ -92,6 +111,6 @@ class Room:
         self._door._held += count
 
 
-def _depth(most: int) -> int:
+def _count(most: int) -> Counter[str]:
     with transaction() as session:
-        return inspection_queries.count_queued(session, most=most)
+        return Counter(inspection_queries.count_queued(session, most=most))

@@ -1,19 +1,21 @@
 """Who calls: `Authorization: Bearer ds_…` or `X-API-Key`.
 
-A key that was valid a moment ago is not looked up again: revoking it takes effect within
-`REMEMBERED_SECONDS` in every process. Keys that were refused are looked up each time.
+A key that was valid a moment ago is not looked up again. Revoking it is told to every process over
+Redis; where that is away it takes effect after `REMEMBERED_SECONDS`. Keys that were refused are
+looked up each time.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from hashlib import sha256
 from threading import Lock
 from typing import Annotated
 
 from cachetools import TTLCache
-from fastapi import Depends, Security
+from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from api.deps import AppGateway
 from shared import keys
 from shared.db import transaction
 from shared.errors import Forbidden, Unauthenticated
@@ -29,7 +31,17 @@ _remembered: TTLCache[bytes, Caller] = TTLCache(maxsize=4096, ttl=REMEMBERED_SEC
 _remembering = Lock()
 
 
+def forget(key_ids: Iterable[str]) -> None:
+    """These keys were revoked: look them up again."""
+    gone = frozenset(key_ids)
+    with _remembering:
+        for name in [name for name, caller in _remembered.items() if caller.key_id in gone]:
+            del _remembered[name]
+
+
 async def _caller(
+    request: Request,
+    gateway: AppGateway,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     header: Annotated[str | None, Security(_header)],
 ) -> Caller:
@@ -44,6 +56,9 @@ async def _caller(
         caller = await run_in_threadpool(_authenticate, key)
         with _remembering:
             _remembered[name] = caller
+    # Named before it is asked: a refusal tells the caller's limits as well.
+    request.state.bucket = gateway.rates.of(caller)
+    gateway.rates.take(caller)
     return caller
 
 

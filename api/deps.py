@@ -6,6 +6,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from api.admission import Admission
+from api.rates import Rates
 from api.waiting import Waiting
 from shared.queue import Ringer
 from shared.settings import Settings
@@ -19,6 +20,7 @@ class Gateway:
     bell: Ringer
     waiting: Waiting
     door: Admission
+    rates: Rates
 
 
 # Coroutines: FastAPI would send plain functions to a thread, for every request.

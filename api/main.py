@@ -8,13 +8,26 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import problems
+from api import auth, problems
 from api.admission import Admission
 from api.deps import Gateway
-from api.routes import batches, inspections, operations, predict, products, shadows, uploads
+from api.headers import AnswerHeaders
+from api.news import News
+from api.rates import Rates
+from api.routes import (
+    audit,
+    batches,
+    inspections,
+    keys,
+    operations,
+    predict,
+    products,
+    shadows,
+    uploads,
+)
 from api.waiting import Waiting
 from shared.logs import configure_logging
-from shared.queue import Ringer, celery_app
+from shared.queue import FINISHED, REVOKED, Ringer, celery_app
 from shared.settings import get_settings
 from shared.storage import storage
 
@@ -32,14 +45,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # Clients are made here, before request threads could make them twice.
     storage()
     celery_app()
-    gateway = Gateway(settings, Ringer(), Waiting(settings.redis_url), Admission(settings))
+    gateway = Gateway(settings, Ringer(), Waiting(), Admission(settings), Rates(settings))
+    readers = {FINISHED: gateway.waiting.wake, REVOKED: auth.forget}
+    tasks = (gateway.waiting, gateway.door, gateway.rates, News(settings.redis_url, readers))
     app.state.gateway = gateway
     gateway.bell.start()
-    await gateway.waiting.start()
-    await gateway.door.start()
+    for task in tasks:
+        await task.start()
     yield
-    await gateway.door.stop()
-    await gateway.waiting.stop()
+    for task in tasks:
+        await task.stop()
     gateway.bell.stop()
 
 
@@ -53,7 +68,11 @@ def make_app() -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     problems.install(app)
-    for module in (inspections, batches, uploads, predict, products, shadows, operations):
+    app.add_middleware(AnswerHeaders)
+    for module in (
+        *(inspections, batches, uploads, predict),
+        *(products, shadows, keys, audit, operations),
+    ):
         app.include_router(module.router)
 
     generate = app.openapi

@@ -112,6 +112,7 @@ def _check_storable(node: Any, *, depth: int) -> None:
             raise ValueError("a number is too large")
 
 
+Instant = Annotated[AwareDatetime, AfterValidator(_instant)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_storable)]
 
 
@@ -127,9 +128,7 @@ class Fields(BaseModel):
     lot: Word | None = None
     line: Word | None = None
     station: Word | None = None
-    captured_at: Annotated[AwareDatetime, AfterValidator(_instant)] | None = Field(
-        None, description="ISO 8601 with a time zone."
-    )
+    captured_at: Instant | None = Field(None, description="ISO 8601 with a time zone.")
     metadata: Annotated[dict[str, Any], BeforeValidator(_metadata)] = Field(
         default_factory=dict, description="A JSON object of your own, up to 16 kB."
     )

@@ -1,7 +1,7 @@
 """Callers who wait for a verdict, without holding a thread or a connection.
 
-Workers tell finished ids over Redis; in case that is away, one query every half
-second asks for all waiting callers at once.
+Workers tell finished ids (news.py); in case nobody hears them, one query every half second asks
+for all waiting callers at once.
 """
 
 import asyncio
@@ -9,14 +9,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import redis.asyncio
 import structlog
 from starlette.concurrency import run_in_threadpool
 
 from shared import inspection_queries
 from shared.db import transaction
 from shared.errors import Unavailable
-from shared.queue import FINISHED
 
 log = structlog.stdlib.get_logger()
 
@@ -26,18 +24,17 @@ _LOOK_SECONDS = 0.5
 class Waiting:
     """All callers of this process who wait. Used from its event loop only."""
 
-    def __init__(self, redis_url: str) -> None:
-        self._redis_url = redis_url
+    def __init__(self) -> None:
         self._events: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._look())]
+        self._task = asyncio.create_task(self._look())
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     @contextmanager
     def expecting(self, inspection_id: str) -> Iterator[asyncio.Event]:
@@ -55,30 +52,12 @@ class Waiting:
             if not events:
                 del self._events[inspection_id]
 
-    def _wake(self, ids: list[str]) -> None:
+    def wake(self, ids: list[str]) -> None:
+        """These inspections are finished."""
         for id_ in ids:
             # `get`, not []: a defaultdict would keep an entry for every finished inspection.
             for event in self._events.get(id_, ()):
                 event.set()
-
-    async def _listen(self) -> None:
-        while True:
-            try:
-                async with (
-                    redis.asyncio.Redis.from_url(
-                        self._redis_url, decode_responses=True, socket_connect_timeout=2
-                    ) as client,
-                    client.pubsub() as channel,
-                ):
-                    await channel.subscribe(FINISHED)
-                    async for message in channel.listen():
-                        if message["type"] == "message":
-                            self._wake(message["data"].split())
-            except (redis.asyncio.RedisError, OSError) as error:
-                log.debug("wake_ups_away", error=str(error))
-            except Exception:
-                log.exception("listening_failed")
-            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _look(self) -> None:
         while True:
@@ -86,7 +65,7 @@ class Waiting:
             if not self._events:
                 continue
             try:
-                self._wake(await run_in_threadpool(_finished, list(self._events)))
+                self.wake(await run_in_threadpool(_finished, list(self._events)))
             except Unavailable:
                 continue
             except Exception:

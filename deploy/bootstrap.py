@@ -45,6 +45,7 @@ def _ensure_admin_key(organisation: str, key: str) -> None:
                 organisation_id=organisation,
                 name="first admin",
                 scopes=frozenset({Scope.ADMIN}),
+                actor="bootstrap",
                 key=key,
             )
             log.info("admin_key_made_valid", key=row.id)

@@ -4,12 +4,14 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
+from shared import audit
+from shared.audit import Action
 from shared.errors import InvalidInput, NotFound, Unauthenticated
 from shared.ids import new_id
 from shared.tables import ApiKey, Organisation, Scope
@@ -24,6 +26,9 @@ class Caller:
     key_id: str
     organisation_id: str
     scopes: frozenset[Scope]
+    requests_per_second: int | None = None
+    max_queued: int | None = None
+    """Both: None for what the settings say."""
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes or Scope.ADMIN in self.scopes
@@ -52,7 +57,10 @@ def create_key(
     organisation_id: str,
     name: str,
     scopes: frozenset[Scope],
-    life: timedelta | None = None,
+    actor: str,
+    expires_at: datetime | None = None,
+    requests_per_second: int | None = None,
+    max_queued: int | None = None,
     key: str | None = None,
 ) -> tuple[ApiKey, str]:
     """Store a key and return its row and, this once, the key in full.
@@ -67,10 +75,24 @@ def create_key(
         name=name,
         secret_sha256=sha256(secret.encode()).hexdigest(),
         scopes=sorted(scopes),
-        expires_at=func.now() + life if life is not None else None,
+        expires_at=expires_at,
+        requests_per_second=requests_per_second,
+        max_queued=max_queued,
     )
     session.add(row)
     session.flush()
+    audit.note(
+        session,
+        organisation_id=organisation_id,
+        actor=actor,
+        action=Action.KEY_CREATED,
+        subject=row.id,
+        name=name,
+        scopes=row.scopes,
+        expires_at=expires_at.isoformat() if expires_at else None,
+        requests_per_second=requests_per_second,
+        max_queued=max_queued,
+    )
     return row, key
 
 
@@ -90,7 +112,13 @@ def authenticate(session: Session, key: str) -> Caller:
     given = sha256(match[2].encode()).hexdigest()
     if row is None or not hmac.compare_digest(row.secret_sha256, given):
         raise refusal
-    return Caller(row.id, row.organisation_id, frozenset(Scope(scope) for scope in row.scopes))
+    return Caller(
+        row.id,
+        row.organisation_id,
+        frozenset(Scope(scope) for scope in row.scopes),
+        row.requests_per_second,
+        row.max_queued,
+    )
 
 
 def list_keys(session: Session, organisation_id: str) -> list[ApiKey]:
@@ -98,22 +126,32 @@ def list_keys(session: Session, organisation_id: str) -> list[ApiKey]:
         session.scalars(
             select(ApiKey)
             .where(ApiKey.organisation_id == organisation_id)
-            .order_by(ApiKey.created_at)
+            .order_by(ApiKey.created_at, ApiKey.id)
         )
     )
 
 
-def revoke_key(session: Session, *, organisation_id: str, key_id: str, at: datetime) -> None:
-    """Make a key useless; gateways that know it may take it for two seconds more.
+def revoke_key(session: Session, *, organisation_id: str, key_id: str, actor: str) -> None:
+    """Make a key useless; the caller commits, then tells the gateways (`queue.tell_revoked`).
 
     Revoking twice is fine. Raises NotFound.
     """
     row = session.scalar(
-        select(ApiKey).where(ApiKey.organisation_id == organisation_id, ApiKey.id == key_id)
+        select(ApiKey)
+        .where(ApiKey.organisation_id == organisation_id, ApiKey.id == key_id)
+        .with_for_update()
     )
     if row is None:
         raise NotFound(f"There is no key {key_id}.")
-    row.revoked_at = row.revoked_at or at
+    if row.revoked_at is None:
+        row.revoked_at = func.now()
+        audit.note(
+            session,
+            organisation_id=organisation_id,
+            actor=actor,
+            action=Action.KEY_REVOKED,
+            subject=key_id,
+        )
 
 
 def first_organisation(session: Session) -> Organisation:

@@ -11,6 +11,8 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, undefer
 
+from shared import audit
+from shared.audit import Action
 from shared.errors import Conflict, InvalidInput, NotFound
 from shared.ids import new_id
 from shared.manifest import Manifest
@@ -133,6 +135,14 @@ def publish(
     )
     session.add(version)
     session.flush()
+    audit.note(
+        session,
+        organisation_id=organisation_id,
+        actor=actor,
+        action=Action.VERSION_PUBLISHED,
+        subject=f"{product.name}@{version.version}",
+        digest=digest,
+    )
     return version
 
 
@@ -276,6 +286,14 @@ def _switch(
     is_rollback: bool,
     actor: str,
 ) -> None:
+    audit.note(
+        session,
+        organisation_id=product.organisation_id,
+        actor=actor,
+        action=Action.VERSION_ROLLED_BACK if is_rollback else Action.VERSION_ACTIVATED,
+        subject=f"{product.name}@{version.version}",
+        before=product.active_version.version if product.active_version else None,
+    )
     if product.shadow_version_id == version.id:
         product.shadow_version_id = product.shadow_since = None
         product.shadow_version = None

@@ -23,6 +23,8 @@ JUDGE = "defectscope.judge"
 """Name of the task that claims and judges whatever is queued."""
 FINISHED = "defectscope.finished"
 """Channel on which ids of finished inspections are told, separated by spaces."""
+REVOKED = "defectscope.revoked"
+"""Channel on which ids of revoked keys are told."""
 
 _MOST_BELLS = 8
 """More unheard bells than this wake nobody sooner."""
@@ -130,6 +132,14 @@ def tell_finished(ids: Iterable[str]) -> None:
         redis_client().publish(FINISHED, " ".join(ids))
     except (redis.RedisError, OSError) as error:
         log.warning("wake_up_failed", error=str(error))
+
+
+def tell_revoked(key_id: str) -> None:
+    """Have every gateway forget the key; if that fails, they forget it by themselves."""
+    try:
+        redis_client().publish(REVOKED, key_id)
+    except (redis.RedisError, OSError) as error:
+        log.warning("revocation_not_told", error=str(error))
 
 
 def check_queue() -> None:

@@ -58,6 +58,14 @@ class Settings(BaseSettings):
     max_queued: int = Field(
         100_000, ge=1, description="Photos that may wait to be judged; beyond them 429"
     )
+    max_queued_per_key: int = Field(
+        50_000, ge=1, description="Of them, photos of one key that names no number of its own"
+    )
+    requests_per_second: int = Field(
+        500,
+        ge=1,
+        description="Requests of one key that names no rate of its own; beyond them 429",
+    )
     max_receiving_bytes: int = Field(
         256 * 1024 * 1024,
         gt=0,

@@ -15,6 +15,8 @@ from sqlalchemy import ColumnElement, and_, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, joinedload
 
+from shared import audit
+from shared.audit import Action
 from shared.errors import Conflict, NotFound
 from shared.inspection_queries import make_token, read_token
 from shared.products import find_version, get_product, lock_product
@@ -58,7 +60,9 @@ class ShadowSummary:
     """Photos that the shadow could not judge, by error code."""
 
 
-def start(session: Session, *, organisation_id: str, name: str, version: int) -> Product:
+def start(
+    session: Session, *, organisation_id: str, name: str, version: int, actor: str
+) -> Product:
     """Judge photos with this version too from now on; another shadow ends.
 
     Starting the shadow that runs already changes nothing. Raises NotFound, and
@@ -82,12 +86,27 @@ def start(session: Session, *, organisation_id: str, name: str, version: int) ->
         product.shadow_since = session.scalar(select(func.clock_timestamp()))
         product.shadow_version_id = chosen.id
         product.shadow_version = chosen
+        audit.note(
+            session,
+            organisation_id=organisation_id,
+            actor=actor,
+            action=Action.SHADOW_STARTED,
+            subject=f"{name}@{version}",
+        )
     return product
 
 
-def stop(session: Session, *, organisation_id: str, name: str) -> None:
+def stop(session: Session, *, organisation_id: str, name: str, actor: str) -> None:
     """End the shadow, if there is one; what it said stays in the database. Raises NotFound."""
     product = lock_product(session, organisation_id=organisation_id, name=name)
+    if product.shadow_version is not None:
+        audit.note(
+            session,
+            organisation_id=organisation_id,
+            actor=actor,
+            action=Action.SHADOW_STOPPED,
+            subject=f"{name}@{product.shadow_version.version}",
+        )
     product.shadow_version_id = product.shadow_since = None
     product.shadow_version = None
 

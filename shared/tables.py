@@ -1,6 +1,7 @@
 """The tables and their enums. Every row that somebody owns names its organisation.
 
-What changes a row lives elsewhere: inspections.py, reviews.py, products.py, shadows.py, keys.py.
+What changes a row lives elsewhere: inspections.py, reviews.py, products.py, shadows.py, keys.py,
+retention.py.
 """
 
 from datetime import datetime
@@ -103,9 +104,27 @@ class ApiKey(Table):
     secret_sha256: Mapped[str]
     """The secret has 256 random bits, so a plain hash cannot be guessed backwards."""
     scopes: Mapped[list[str]]
+    requests_per_second: Mapped[int | None]
+    max_queued: Mapped[int | None]
+    """Both: None for what the settings say."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class AuditEntry(Table):
+    """Who changed what concerns more than one inspection. A trigger refuses UPDATE and DELETE."""
+
+    __tablename__ = "audit_entries"
+    __table_args__ = (Index(None, "organisation_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    organisation_id: Mapped[str] = mapped_column(ForeignKey("organisations.id"))
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    actor: Mapped[str]
+    action: Mapped[str]
+    subject: Mapped[str]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
 
 
 class Product(Table):
@@ -120,6 +139,7 @@ class Product(Table):
             " shadow_since IS NOT NULL)",
             name="shadow_has_a_version_to_compare_with",
         ),
+        CheckConstraint("retention_days > 0", name="retention_is_a_time"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -133,6 +153,8 @@ class Product(Table):
     )
     """Judges the same photos, and nobody is told what it says."""
     shadow_since: Mapped[datetime | None]
+    retention_days: Mapped[int | None]
+    """Days after its verdict for which the pictures of a photo are kept; None: for ever."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     active_version: Mapped["ModelVersion | None"] = relationship(foreign_keys=[active_version_id])
@@ -240,6 +262,12 @@ class Inspection(Table):
             "id",
             postgresql_where=text("batch_id IS NOT NULL"),
         ),
+        Index(
+            "ix_inspections_retention",
+            "product_id",
+            "finished_at",
+            postgresql_where=text("finished_at IS NOT NULL AND pictures_deleted_at IS NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -300,6 +328,8 @@ class Inspection(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    pictures_deleted_at: Mapped[datetime | None]
+    """Original and maps are no longer in storage; what they showed is in this row."""
 
     product: Mapped[Product] = relationship(lazy="joined", innerjoin=True)
     model_version: Mapped[ModelVersion] = relationship(lazy="joined", innerjoin=True)
@@ -369,6 +399,7 @@ class ShadowResult(Table):
 
 class IdempotencyKey(Table):
     __tablename__ = "idempotency_keys"
+    __table_args__ = (Index(None, "created_at"),)
 
     api_key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"), primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)

@@ -75,8 +75,10 @@ async def submit_batch(
 
     A file that is refused harms no other: `items` tells what became of each.
     """
-    with gateway.door.room() as room:
+    with gateway.door.room(caller) as room:
         submission = await read_batch(request, room)
+        # The request itself was counted as one.
+        gateway.rates.take(caller, len(submission.photos) - 1)
         accepted = await run_in_threadpool(
             accept_batch,
             caller,
@@ -102,7 +104,7 @@ async def submit_batch(
     "/{batch_id}",
     response_model=BatchOut,
     summary="How far a batch is",
-    responses=responses(401, 403, 404, 503),
+    responses=responses(401, 403, 404, 429, 503),
 )
 def read_status(
     batch_id: BatchId, response: Response, caller: Reader, base_url: BaseUrl

@@ -115,7 +115,7 @@ async def submit(
     inspection_id = new_inspection_id()
     # Expected from before it exists, so that no verdict can be missed.
     with gateway.waiting.expecting(inspection_id) as finished:
-        with gateway.door.room() as room:
+        with gateway.door.room(caller) as room:
             submission = await read_submission(
                 request, room, max_bytes=gateway.settings.max_upload_bytes
             )
@@ -165,7 +165,7 @@ async def submit(
     "/{inspection_id}",
     response_model=InspectionOut,
     summary="One inspection",
-    responses=responses(401, 403, 404, 422, 503),
+    responses=responses(401, 403, 404, 422, 429, 503),
 )
 async def read(
     inspection_id: InspectionId,
@@ -192,7 +192,7 @@ async def read(
     "",
     response_model=InspectionPage,
     summary="List inspections",
-    responses=responses(401, 403, 422, 503),
+    responses=responses(401, 403, 422, 429, 503),
 )
 def list_inspections(
     caller: Reader,
@@ -234,7 +234,7 @@ _PICTURE: dict[str, Any] = {
     "responses": {
         200: {"content": {"image/jpeg": {}, "image/png": {}}, "description": "The picture."},
         307: {"description": "To a short-lived storage link."},
-        **responses(401, 403, 404, 503),
+        **responses(401, 403, 404, 429, 503),
     },
 }
 
@@ -263,7 +263,7 @@ def anomaly_map(inspection_id: InspectionId, caller: Reader) -> Response:
     "/{inspection_id}/history",
     response_model=HistoryOut,
     summary="Who or what changed it, and when",
-    responses=responses(401, 403, 404, 503),
+    responses=responses(401, 403, 404, 429, 503),
 )
 def history(inspection_id: InspectionId, caller: Reader) -> HistoryOut:
     with transaction() as session:
@@ -278,7 +278,7 @@ def history(inspection_id: InspectionId, caller: Reader) -> HistoryOut:
     "/{inspection_id}/cancel",
     response_model=InspectionOut,
     summary="Cancel an inspection that is not finished",
-    responses=responses(401, 403, 404, 409, 503),
+    responses=responses(401, 403, 404, 409, 429, 503),
 )
 def cancel(inspection_id: InspectionId, caller: Submitter, base_url: BaseUrl) -> InspectionOut:
     """Canceling twice is fine; 409 if it has a verdict or failed already."""

@@ -40,7 +40,7 @@ async def predict(
     If it takes longer than the service waits, the answer is 202 and
     `inspection.urls.self` is the address to poll.
     """
-    with gateway.door.room() as room:
+    with gateway.door.room(caller) as room:
         submission = await read_submission(
             request, room, max_bytes=gateway.settings.max_upload_bytes
         )

@@ -52,7 +52,7 @@ Digest = Annotated[str, Path(pattern=r"^sha256:[0-9a-f]{64}$")]
     "/artifacts/{digest}",
     status_code=204,
     summary="Is this file of a bundle stored already?",
-    responses=responses(401, 403, 404, 503),
+    responses=responses(401, 403, 404, 429, 503),
 )
 def has_artifact(digest: Digest, _: Admin) -> Response:
     if not storage().exists(artifact_key(digest)):
@@ -64,7 +64,7 @@ def has_artifact(digest: Digest, _: Admin) -> Response:
     "/artifacts/{digest}",
     status_code=204,
     summary="Store a file of a bundle under its digest",
-    responses=responses(401, 403, 413, 422, 503),
+    responses=responses(401, 403, 413, 422, 429, 503),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -98,7 +98,7 @@ async def put_artifact(digest: Digest, request: Request, _: Admin) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/products", response_model=ProductsOut, responses=responses(401, 403, 503))
+@router.get("/products", response_model=ProductsOut, responses=responses(401, 403, 429, 503))
 def list_products(caller: Reader) -> ProductsOut:
     with transaction() as session:
         rows = products.list_products(session, caller.organisation_id)
@@ -109,7 +109,7 @@ def list_products(caller: Reader) -> ProductsOut:
     "/products/{name}/versions",
     response_model=VersionsOut,
     summary="Versions of a product, newest first",
-    responses=responses(401, 403, 404, 503),
+    responses=responses(401, 403, 404, 429, 503),
 )
 def list_versions(name: Name, caller: Reader) -> VersionsOut:
     with transaction() as session:
@@ -123,7 +123,7 @@ def list_versions(name: Name, caller: Reader) -> VersionsOut:
     status_code=201,
     response_model=VersionOut,
     summary="Publish a bundle by its manifest",
-    responses=responses(400, 401, 403, 404, 413, 422, 503),
+    responses=responses(400, 401, 403, 404, 413, 422, 429, 503),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -179,7 +179,7 @@ def _publish(manifest: Manifest, caller: Caller) -> VersionOut:
     "/products/{name}/versions/{version}/activate",
     response_model=ProductOut,
     summary="Judge photos from now on by this version",
-    responses=responses(401, 403, 404, 503),
+    responses=responses(401, 403, 404, 429, 503),
 )
 def activate(name: Name, version: VersionNumber, caller: Admin) -> ProductOut:
     """Photos that were accepted before keep the version that was active then.
@@ -202,7 +202,7 @@ def activate(name: Name, version: VersionNumber, caller: Admin) -> ProductOut:
     "/products/{name}/rollback",
     response_model=ProductOut,
     summary="Activate the version that was active before",
-    responses=responses(401, 403, 404, 409, 422, 503),
+    responses=responses(401, 403, 404, 409, 422, 429, 503),
 )
 def roll_back(
     name: Name,
@@ -229,7 +229,7 @@ def roll_back(
     "/products/{name}/activations",
     response_model=ActivationsOut,
     summary="Which version was active when, newest first",
-    responses=responses(401, 403, 404, 503),
+    responses=responses(401, 403, 404, 429, 503),
 )
 def list_activations(name: Name, caller: Reader) -> ActivationsOut:
     with transaction() as session:

@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/products/{name}", tags=["products"])
     "/versions/{version}/shadow",
     response_model=ProductOut,
     summary="Judge photos by this version too, and tell nobody",
-    responses=responses(401, 403, 404, 409, 422, 503),
+    responses=responses(401, 403, 404, 409, 422, 429, 503),
 )
 def start(name: Name, version: VersionNumber, caller: Admin) -> ProductOut:
     """Beside the active version, from the next photo that a worker takes; another shadow ends.
@@ -29,7 +29,11 @@ def start(name: Name, version: VersionNumber, caller: Admin) -> ProductOut:
     with transaction() as session:
         return ProductOut.of(
             shadows.start(
-                session, organisation_id=caller.organisation_id, name=name, version=version
+                session,
+                organisation_id=caller.organisation_id,
+                name=name,
+                version=version,
+                actor=caller.key_id,
             )
         )
 
@@ -38,12 +42,14 @@ def start(name: Name, version: VersionNumber, caller: Admin) -> ProductOut:
     "/shadow",
     status_code=204,
     summary="Stop the shadow",
-    responses=responses(401, 403, 404, 503),
+    responses=responses(401, 403, 404, 429, 503),
 )
 def stop(name: Name, caller: Admin) -> Response:
     """Stopping what does not run is fine."""
     with transaction() as session:
-        shadows.stop(session, organisation_id=caller.organisation_id, name=name)
+        shadows.stop(
+            session, organisation_id=caller.organisation_id, name=name, actor=caller.key_id
+        )
     return Response(status_code=204)
 
 
@@ -51,7 +57,7 @@ def stop(name: Name, caller: Admin) -> Response:
     "/shadow",
     response_model=ShadowOut,
     summary="How the shadow compares with the active version",
-    responses=responses(401, 403, 404, 503),
+    responses=responses(401, 403, 404, 429, 503),
 )
 def read(name: Name, caller: Reader) -> ShadowOut:
     """404 with the code `no_shadow` where there is none."""
@@ -65,7 +71,7 @@ def read(name: Name, caller: Reader) -> ShadowOut:
     "/shadow/disagreements",
     response_model=DisagreementPage,
     summary="Inspections of which the two disagree, newest first",
-    responses=responses(401, 403, 404, 422, 503),
+    responses=responses(401, 403, 404, 422, 429, 503),
 )
 def list_disagreements(
     name: Name,

@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
     status_code=201,
     response_model=UploadOut,
     summary="Begin a direct upload",
-    responses=responses(401, 403, 413, 422, 503),
+    responses=responses(401, 403, 413, 422, 429, 503),
 )
 def begin(
     announced: UploadIn, caller: Submitter, gateway: AppGateway, base_url: BaseUrl
@@ -83,7 +83,7 @@ async def put(
 ) -> Response:
     """With the same key as everything else; the bytes must be those that were announced."""
     upload = await run_in_threadpool(_find, caller.organisation_id, upload_id)
-    with gateway.door.room() as room:
+    with gateway.door.room(caller) as room:
         data = await read_body(request, room, max_bytes=gateway.settings.max_upload_bytes)
         await run_in_threadpool(_store, upload, data)
     return Response(status_code=204)

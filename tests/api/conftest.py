@@ -29,6 +29,7 @@ def new_key(organisation: str) -> Callable[..., str]:
                 organisation_id=organisation_id,
                 name="test",
                 scopes=frozenset(scopes or {Scope.ADMIN}),
+                actor="test",
             )
         return key
 

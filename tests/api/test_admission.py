@@ -1,12 +1,17 @@
 """Bounds on what waits and on what is received at once."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
 from api.admission import Admission
 from shared.errors import TooMany
+from shared.keys import Caller
 from shared.settings import get_settings
+from shared.tables import Scope
+
+CALLER = Caller("key_1", "org_1", frozenset({Scope.SUBMIT}))
 
 
 @pytest.fixture
@@ -21,7 +26,7 @@ def test_a_full_queue_is_told_with_a_time_to_come_back(api, png, wait_until):
     first = api.post("/v1/inspections", files={"file": png})
     assert first.status_code == 202
     # The depth is looked up once a second.
-    wait_until(lambda: api.app.state.gateway.door._queued >= 1, "the look", seconds=5)
+    wait_until(lambda: api.app.state.gateway.door._queued.total() >= 1, "the look", seconds=5)
 
     refused = api.post("/v1/inspections", files={"file": png})
 
@@ -31,7 +36,7 @@ def test_a_full_queue_is_told_with_a_time_to_come_back(api, png, wait_until):
     # What is there can be asked for all the same.
     assert api.get(first.headers["Location"]).status_code == 200
     api.post(f"{first.headers['Location']}/cancel")
-    wait_until(lambda: api.app.state.gateway.door._queued == 0, "the look", seconds=5)
+    wait_until(lambda: api.app.state.gateway.door._queued.total() == 0, "the look", seconds=5)
     assert api.post("/v1/inspections", files={"file": png}).status_code == 202
 
 
@@ -40,25 +45,25 @@ def test_a_full_queue_refuses_before_the_photo_is_read(api, png, monkeypatch):
         raise AssertionError("it was read")
 
     monkeypatch.setattr("api.routes.inspections.read_submission", read)
-    api.app.state.gateway.door._queued = api.app.state.gateway.door._most_queued
+    api.app.state.gateway.door._most_queued = 0
 
     assert api.post("/v1/inspections", files={"file": png}).status_code == 429
 
 
 def test_no_more_than_so_many_bytes_are_received_at_once(door):
-    with door.room() as first, door.room() as second:
+    with door.room(CALLER) as first, door.room(CALLER) as second:
         first.take(600)
         with pytest.raises(TooMany) as refused:
             second.take(500)
         assert refused.value.code == "too_many_at_once"
         second.take(400)
-    with door.room() as alone:
+    with door.room(CALLER) as alone:
         alone.take(5000)  # a batch fits, whatever the setting
 
 
 def test_a_submission_that_fails_gives_its_room_back(door):
     def fail():
-        with door.room() as room:
+        with door.room(CALLER) as room:
             room.take(600)
             raise RuntimeError
 
@@ -83,25 +88,25 @@ def test_with_the_database_away_the_last_look_stands_and_looking_goes_on(door, m
     from api import admission
     from shared.errors import DatabaseUnavailable
 
-    answers = iter([DatabaseUnavailable("away"), ValueError("surprise"), 2])
+    answers = iter([DatabaseUnavailable("away"), ValueError("surprise")])
 
-    def depth(most):
-        answer = next(answers, 2)
+    def count(most):
+        answer = next(answers, Counter(somebody=2))
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    monkeypatch.setattr(admission, "_depth", depth)
+    monkeypatch.setattr(admission, "_count", count)
     monkeypatch.setattr(admission, "_LOOK_SECONDS", 0.01)
 
     async def look():
         await door.start()
         for _ in range(200):
             await asyncio.sleep(0.01)
-            if door._queued == 2:
+            if door._queued.total() == 2:
                 break
         await door.stop()
 
     asyncio.run(look())
-    with pytest.raises(TooMany), door.room():
+    with pytest.raises(TooMany), door.room(CALLER):
         pass

@@ -29,7 +29,11 @@ def run(organisation, make_manifest, monkeypatch):
             actor="test",
         )
         _, key = keys.create_key(
-            session, organisation_id=organisation, name="test", scopes=frozenset({Scope.ADMIN})
+            session,
+            organisation_id=organisation,
+            name="test",
+            scopes=frozenset({Scope.ADMIN}),
+            actor="test",
         )
     with TestClient(make_app()) as app:
 

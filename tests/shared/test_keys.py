@@ -16,6 +16,7 @@ def create(organisation, **changes):
             organisation_id=organisation,
             name="line 2",
             scopes=frozenset({Scope.SUBMIT}),
+            actor="test",
             **changes,
         )
         return row.id, key
@@ -54,7 +55,7 @@ def test_a_wrong_secret_is_refused(organisation):
 
 
 def test_an_expired_key_is_refused(organisation):
-    _, key = create(organisation, life=timedelta(seconds=-1))
+    _, key = create(organisation, expires_at=datetime.now(UTC) - timedelta(seconds=1))
 
     with pytest.raises(Unauthenticated):
         authenticate(key)
@@ -63,7 +64,7 @@ def test_an_expired_key_is_refused(organisation):
 def test_revoking_works_at_once(organisation):
     id_, key = create(organisation)
     with transaction() as session:
-        keys.revoke_key(session, organisation_id=organisation, key_id=id_, at=datetime.now(UTC))
+        keys.revoke_key(session, organisation_id=organisation, key_id=id_, actor="test")
 
     with pytest.raises(Unauthenticated):
         authenticate(key)
@@ -73,7 +74,7 @@ def test_nobody_revokes_the_key_of_another_organisation(organisation):
     id_, key = create(organisation)
 
     with pytest.raises(NotFound), transaction() as session:
-        keys.revoke_key(session, organisation_id="org_x", key_id=id_, at=datetime.now(UTC))
+        keys.revoke_key(session, organisation_id="org_x", key_id=id_, actor="test")
 
     assert authenticate(key).key_id == id_
 

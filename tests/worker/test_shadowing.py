@@ -83,7 +83,13 @@ def activate(version, product="bottle"):
 
 def start_shadow(version, product="bottle"):
     with transaction() as session:
-        shadows.start(session, organisation_id=ORGANISATION, name=product, version=version.version)
+        shadows.start(
+            session,
+            organisation_id=ORGANISATION,
+            name=product,
+            version=version.version,
+            actor="test",
+        )
 
 
 @pytest.fixture
@@ -369,7 +375,7 @@ def test_a_shadow_that_was_stopped_judges_no_photo_that_still_waits(
     models.refresh_shadows()
     id_ = submit()
     with transaction() as session:
-        shadows.stop(session, organisation_id=ORGANISATION, name="bottle")
+        shadows.stop(session, organisation_id=ORGANISATION, name="bottle", actor="test")
 
     judging.drain()
 

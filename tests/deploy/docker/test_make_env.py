@@ -52,6 +52,7 @@ def test_the_admin_key_is_one_that_the_service_accepts(db):
         organisation_id=organisation,
         name="first",
         scopes=frozenset(),
+        actor="test",
         key=fresh_secrets()["DEFECTSCOPE_ADMIN_KEY"],
     )
     db.commit()

@@ -1,0 +1,57 @@
+"""What other processes tell over Redis: finished inspections, revoked keys.
+
+All of it can be lost, and nothing hangs on it: whoever waits looks into the database as well.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import redis.asyncio
+import structlog
+
+log = structlog.stdlib.get_logger()
+
+_PAUSE_SECONDS = 0.5
+
+
+class News:
+    """Passes the words of every message on a channel to its reader, in the event loop."""
+
+    def __init__(self, redis_url: str, readers: Mapping[str, Callable[[list[str]], None]]) -> None:
+        self._redis_url = redis_url
+        self._readers = readers
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except (redis.asyncio.RedisError, OSError) as error:
+                log.debug("news_away", error=str(error))
+            except Exception:
+                # This task must outlive any surprise.
+                log.exception("listening_failed")
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _listen(self) -> None:
+        async with (
+            redis.asyncio.Redis.from_url(
+                self._redis_url,
+                decode_responses=True,
+                socket_connect_timeout=2,
+                socket_keepalive=True,
+            ) as client,
+            client.pubsub() as channel,
+        ):
+            await channel.subscribe(*self._readers)
+            async for message in channel.listen():
+                if message["type"] == "message":
+                    self._readers[message["channel"]](message["data"].split())

@@ -1,0 +1,65 @@
+"""The audit log: who changed what concerns more than one inspection. Only ever appended to.
+
+An entry is written in the transaction of the change, so there is neither without the other; the
+database refuses to change or remove one. What happens to a single inspection is in its history.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared.errors import InvalidInput
+from shared.tables import AuditEntry
+
+
+class Action(StrEnum):
+    KEY_CREATED = "key.created"
+    KEY_REVOKED = "key.revoked"
+    VERSION_PUBLISHED = "version.published"
+    VERSION_ACTIVATED = "version.activated"
+    VERSION_ROLLED_BACK = "version.rolled_back"
+    SHADOW_STARTED = "shadow.started"
+    SHADOW_STOPPED = "shadow.stopped"
+    RETENTION_CHANGED = "retention.changed"
+
+
+def note(
+    session: Session,
+    *,
+    organisation_id: str,
+    actor: str,
+    action: Action,
+    subject: str,
+    **detail: Any,
+) -> None:
+    """Write an entry; `subject` is what was changed, in a form that a person can look up."""
+    session.add(
+        AuditEntry(
+            organisation_id=organisation_id,
+            actor=actor,
+            action=action,
+            subject=subject,
+            detail=detail,
+        )
+    )
+
+
+def page(
+    session: Session, *, organisation_id: str, page_size: int, page_token: str = ""
+) -> tuple[list[AuditEntry], str]:
+    """Newest first, and the token of the next page: empty on the last."""
+    query = select(AuditEntry).where(AuditEntry.organisation_id == organisation_id)
+    if page_token:
+        if not (page_token.isascii() and page_token.isdigit() and len(page_token) < 19):
+            raise InvalidInput(
+                "This page_token is not one that we gave; start again without it.",
+                field="page_token",
+            )
+        query = query.where(AuditEntry.id < int(page_token))
+    rows = list(session.scalars(query.order_by(AuditEntry.id.desc()).limit(page_size + 1)))
+    if len(rows) <= page_size:
+        return rows, ""
+    rows = rows[:page_size]
+    return rows, str(rows[-1].id)
