@@ -15,6 +15,7 @@ from datetime import timedelta
 import structlog
 from starlette.concurrency import run_in_threadpool
 
+from api import tasks
 from shared import inspection_queries
 from shared.db import transaction
 from shared.errors import TooMany, Unavailable
@@ -46,9 +47,7 @@ class Admission:
         self._task = asyncio.create_task(self._look())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await tasks.end(self._task)
 
     @contextmanager
     def room(self, caller: Caller) -> Iterator["Room"]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 import redis.asyncio
 import structlog
 
+from api import tasks
+
 log = structlog.stdlib.get_logger()
 
 _PAUSE_SECONDS = 0.5
@@ -26,9 +28,7 @@ class News:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await tasks.end(self._task)
 
     async def _run(self) -> None:
         while True:

@@ -17,6 +17,7 @@ import redis.asyncio
 import structlog
 from cachetools import TTLCache
 
+from api import tasks
 from shared.errors import TooMany
 from shared.keys import Caller
 from shared.settings import Settings
@@ -95,9 +96,7 @@ class Rates:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await tasks.end(self._task)
 
     def take(self, caller: Caller, count: int = 1) -> None:
         """Spend requests of the caller's key. Raises TooMany."""

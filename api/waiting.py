@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import structlog
 from starlette.concurrency import run_in_threadpool
 
+from api import tasks
 from shared import inspection_queries
 from shared.db import transaction
 from shared.errors import Unavailable
@@ -32,9 +33,7 @@ class Waiting:
         self._task = asyncio.create_task(self._look())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await tasks.end(self._task)
 
     @contextmanager
     def expecting(self, inspection_id: str) -> Iterator[asyncio.Event]:

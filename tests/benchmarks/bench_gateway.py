@@ -73,6 +73,8 @@ def main() -> None:
                 "DEFECTSCOPE_S3_ACCESS_KEY_ID": "bench",
                 "DEFECTSCOPE_S3_SECRET_ACCESS_KEY": "bench",
                 "DEFECTSCOPE_MAX_QUEUED": "1000000",
+                "DEFECTSCOPE_MAX_QUEUED_PER_KEY": "1000000",
+                "DEFECTSCOPE_REQUESTS_PER_SECOND": "100000",
             },
             workers=0,
         )
