@@ -76,6 +76,8 @@ def _requires(scope: Scope) -> Callable[[Caller], Awaitable[Caller]]:
     return check
 
 
+FIRST = Depends(_caller)
+"""Of a whole router: who has no key learns nothing, not even which ids could be."""
 Submitter = Annotated[Caller, Depends(_requires(Scope.SUBMIT))]
 Reader = Annotated[Caller, Depends(_requires(Scope.READ))]
 Admin = Annotated[Caller, Depends(_requires(Scope.ADMIN))]

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -304,6 +305,39 @@ class DefectScope:
         return self._product(
             "POST", product, "/rollback", params={"from_version": active} if active else None
         )
+
+    def set_retention(self, product: str, days: int | None) -> Mapping[str, Any]:
+        """Keep pictures for so many days after their verdict; None: for ever."""
+        return self._product("PUT", product, "/retention", json={"days": days})
+
+    def create_key(
+        self,
+        *,
+        name: str,
+        scopes: Sequence[str],
+        expires_at: datetime | None = None,
+        requests_per_second: int | None = None,
+        max_queued: int | None = None,
+    ) -> Mapping[str, Any]:
+        """A new key; `key` in the answer is shown this once."""
+        body = {
+            "name": name,
+            "scopes": list(scopes),
+            "expires_at": expires_at and expires_at.isoformat(),
+            "requests_per_second": requests_per_second,
+            "max_queued": max_queued,
+        }
+        made: Mapping[str, Any] = self._send("POST", "/v1/keys", json=body).json()
+        return made
+
+    def keys(self) -> Sequence[Mapping[str, Any]]:
+        """All keys, oldest first, without their secrets."""
+        listed: Sequence[Mapping[str, Any]] = self._send("GET", "/v1/keys").json()["keys"]
+        return listed
+
+    def revoke_key(self, key_id: str) -> None:
+        """At once, for good."""
+        self._send("DELETE", f"/v1/keys/{quote(key_id, safe='')}")
 
     def start_shadow(self, product: str, version: int) -> Mapping[str, Any]:
         """Judge photos by this version too, and tell nobody. Returns the product."""

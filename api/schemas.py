@@ -1,4 +1,4 @@
-"""What the API answers: one model per noun, made from rows.
+"""What the API answers about inspections, made from rows.
 
 Links are the service's own and stay valid; storage links behind them do not.
 """
@@ -8,14 +8,11 @@ from typing import Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.manifest import Manifest, Thresholds
+from shared.manifest import Thresholds
 from shared.tables import (
     TERMINAL,
-    Activation,
     Inspection,
     InspectionEvent,
-    ModelVersion,
-    Product,
     Status,
 )
 from shared.verdicts import (
@@ -129,7 +126,7 @@ class ImageOut(BaseModel):
     media_type: str
     width: int
     height: int
-    url: str
+    url: str | None = Field(description="Null once it was deleted, as are those of the maps.")
 
 
 class ReviewOut(BaseModel):
@@ -196,6 +193,7 @@ class InspectionOut(BaseModel):
     @classmethod
     def of(cls, row: Inspection, base_url: str) -> Self:
         url = f"{base_url}/v1/inspections/{row.id}"
+        is_kept = row.pictures_deleted_at is None
         return cls(
             id=row.id,
             status=row.status,
@@ -227,10 +225,10 @@ class InspectionOut(BaseModel):
                 media_type=row.media_type,
                 width=row.width,
                 height=row.height,
-                url=f"{url}/image",
+                url=f"{url}/image" if is_kept else None,
             ),
-            overlay_url=f"{url}/overlay" if row.overlay_key else None,
-            anomaly_map_url=f"{url}/anomaly-map" if row.anomaly_map_key else None,
+            overlay_url=f"{url}/overlay" if row.overlay_key and is_kept else None,
+            anomaly_map_url=f"{url}/anomaly-map" if row.anomaly_map_key and is_kept else None,
             review=ReviewOut(id=row.review.id, status=row.review.status) if row.review else None,
             error=ErrorOut(code=row.error_code, message=row.error_message or "")
             if row.error_code
@@ -331,77 +329,6 @@ class PredictionOut(BaseModel):
                 "inspection": inspection,
             }
         )
-
-
-class VersionOut(BaseModel):
-    product: str
-    version: int
-    digest: str
-    published_by: str
-    created_at: datetime
-    is_active: bool
-    is_shadow: bool
-    manifest: Manifest
-
-    @classmethod
-    def of(cls, row: ModelVersion, product: Product) -> Self:
-        return cls(
-            product=product.name,
-            version=row.version,
-            digest=row.digest,
-            published_by=row.published_by,
-            created_at=row.created_at,
-            is_active=row.id == product.active_version_id,
-            is_shadow=row.id == product.shadow_version_id,
-            manifest=Manifest.model_validate(row.manifest),
-        )
-
-
-class ProductOut(BaseModel):
-    name: str
-    active_version: int | None
-    shadow_version: int | None
-    created_at: datetime
-
-    @classmethod
-    def of(cls, row: Product) -> Self:
-        active, shadow = row.active_version, row.shadow_version
-        return cls(
-            name=row.name,
-            active_version=active.version if active else None,
-            shadow_version=shadow.version if shadow else None,
-            created_at=row.created_at,
-        )
-
-
-class ProductsOut(BaseModel):
-    products: list[ProductOut]
-
-
-class VersionsOut(BaseModel):
-    versions: list[VersionOut]
-
-
-class ActivationOut(BaseModel):
-    version: int
-    digest: str
-    at: datetime
-    actor: str = Field(description="The key that did it, or `bootstrap` or `migration`.")
-    is_rollback: bool
-
-    @classmethod
-    def of(cls, row: Activation) -> Self:
-        return cls(
-            version=row.model_version.version,
-            digest=row.model_version.digest,
-            at=row.at,
-            actor=row.actor,
-            is_rollback=row.is_rollback,
-        )
-
-
-class ActivationsOut(BaseModel):
-    activations: list[ActivationOut]
 
 
 class ReadinessOut(BaseModel):

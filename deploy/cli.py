@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import platformdirs
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from deploy.administration import keys_app, products_app
+from deploy.terminal import CommandError, Json, console, get_client
 from shared.errors import DefectScopeError
 from shared.logs import configure_logging
 from shared.settings import get_settings
@@ -29,15 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-products_app = typer.Typer(
-    help="Versions of a running service's products: list, activate, roll back, shadow.",
-    no_args_is_help=True,
-)
 app.add_typer(products_app, name="products")
-console = Console(stderr=True, highlight=False)
-
-ProductName = Annotated[str, typer.Argument(help="Name of the product.")]
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+app.add_typer(keys_app, name="keys")
 
 
 @app.callback()
@@ -117,6 +111,19 @@ def migrate() -> None:
     settings = get_settings()
     configure_logging(settings, process="migrate")
     bootstrap(settings)
+
+
+@app.command()
+def orphans(
+    mend: Annotated[
+        bool, typer.Option("--mend", help="Delete such objects, and note what is missing.")
+    ] = False,
+) -> None:
+    """Find objects without a row, and inspections whose pictures are gone."""
+    from deploy.orphans import find_and_mend  # noqa: PLC0415
+
+    found = find_and_mend(mend=mend, console=console)
+    raise typer.Exit(1 if found and not mend else 0)
 
 
 @app.command()
@@ -263,61 +270,6 @@ def publish(
     console.print(f"{version['product']}@{version['version']} {version['digest']}: {state}")
 
 
-@products_app.command("list")
-def list_products(as_json: Json = False) -> None:
-    """Products with their active and shadow versions."""
-    from deploy.tables import print_products  # noqa: PLC0415
-
-    with get_client() as client:
-        products = client.products()
-    if as_json:
-        print(json.dumps(products))
-    else:
-        print_products(products, Console())
-
-
-@products_app.command("activate")
-def activate_version(name: ProductName, version: Annotated[int, typer.Argument()]) -> None:
-    """Judge photos by this version from now on."""
-    with get_client() as client:
-        product = client.activate(name, version)
-    console.print(f"{name}@{product['active_version']} is active")
-
-
-@products_app.command()
-def rollback(name: ProductName) -> None:
-    """Activate the version that was active before; once more, the one before that."""
-    with get_client() as client:
-        product = client.roll_back(name)
-    console.print(f"{name}@{product['active_version']} is active again")
-
-
-@products_app.command()
-def shadow(
-    name: ProductName,
-    version: Annotated[int | None, typer.Argument(help="Start with this version.")] = None,
-    stop: Annotated[bool, typer.Option("--stop", help="Stop the shadow.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Start or stop a shadow; with neither, see how it compares with the active version."""
-    from deploy.tables import print_shadow  # noqa: PLC0415
-
-    if stop and version is not None:
-        raise CommandError("Give a version to start, or --stop, not both.")
-    with get_client() as client:
-        if stop:
-            client.stop_shadow(name)
-            console.print(f"{name} has no shadow now")
-            return
-        if version is not None:
-            client.start_shadow(name, version)
-        summary = client.shadow(name)
-    if as_json:
-        print(json.dumps(summary))
-    else:
-        print_shadow(summary, Console())
-
-
 @app.command()
 def render(
     out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
@@ -328,23 +280,6 @@ def render(
     from deploy.modelling import render_with_progress  # noqa: PLC0415
 
     render_with_progress(out, count=count, seed=seed)
-
-
-def get_client() -> Any:
-    """The client for the service that the environment names."""
-    from api.client import DefectScope  # noqa: PLC0415
-
-    settings = get_settings()
-    if settings.api_key is None:
-        raise CommandError(
-            "Set DEFECTSCOPE_API_KEY to a key of the service; `defectscope up` keeps the first "
-            "one in admin.key in its data folder."
-        )
-    return DefectScope(settings.url, settings.api_key.get_secret_value())
-
-
-class CommandError(DefectScopeError):
-    """The command cannot run as it was called."""
 
 
 def main() -> NoReturn:

@@ -1,4 +1,4 @@
-"""Verdicts, products and shadows as tables in the terminal."""
+"""Verdicts, products, shadows and keys as tables in the terminal."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -94,3 +94,19 @@ def _against_threshold(value: float, threshold: float, form: str) -> str:
     """Red where it speaks for a defect."""
     text = format(value, form)
     return f"[red]{text}[/red]" if value >= threshold else text
+
+
+def print_keys(keys: Iterable[Mapping[str, Any]], console: Console) -> None:
+    """One line a key, as `GET /v1/keys` gives them."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("key", "name", "scopes", "expires", "revoked"):
+        table.add_column(name)
+    for key in keys:
+        table.add_row(
+            key["id"],
+            escape(key["name"]),
+            ", ".join(key["scopes"]),
+            (key["expires_at"] or "never")[:10],
+            (key["revoked_at"] or "")[:10],
+        )
+    console.print(table)

@@ -10,7 +10,7 @@ from hashlib import sha256
 from json import dumps
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -48,6 +48,25 @@ def find(session: Session, *, api_key_id: str, key: str, payload_sha256: str) ->
             field="Idempotency-Key",
         )
     return row.inspection_id
+
+
+def forget_old(session: Session, *, limit: int = 1000) -> int:
+    """Delete keys that no longer count, some at a time; how many."""
+    old = (
+        select(IdempotencyKey.api_key_id, IdempotencyKey.key)
+        .where(IdempotencyKey.created_at <= func.now() - LIFE)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    pair = tuple_(IdempotencyKey.api_key_id, IdempotencyKey.key)
+    return len(
+        session.scalars(
+            delete(IdempotencyKey)
+            .where(pair.in_(old))
+            .returning(IdempotencyKey.key)
+            .execution_options(synchronize_session=False)
+        ).all()
+    )
 
 
 def remember(

@@ -12,7 +12,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -51,6 +51,12 @@ def artifact_key(sha256: str) -> str:
 
 
 @dataclass(frozen=True)
+class Listed:
+    key: str
+    changed_at: datetime
+
+
+@dataclass(frozen=True)
 class UploadLink:
     """Where and how a client puts one object, for a while."""
 
@@ -75,6 +81,9 @@ class Storage(Protocol):
         """The first bytes of the object, at most `length`, and its size. Raises NotFound."""
 
     def exists(self, key: str) -> bool: ...
+
+    def listed(self, prefix: str) -> Iterator[Listed]:
+        """All objects under a prefix that ends with a slash, and what was begun and left there."""
 
     def delete(self, key: str) -> None:
         """Remove the object; a missing one is no error."""
@@ -161,6 +170,15 @@ class LocalStorage:
 
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()
+
+    def listed(self, prefix: str) -> Iterator[Listed]:
+        try:
+            for path in self._path(prefix).rglob("*"):
+                if path.is_file():
+                    changed_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+                    yield Listed(path.relative_to(self._folder).as_posix(), changed_at)
+        except OSError as error:
+            raise StorageUnavailable("The storage folder cannot be read.") from error
 
     def delete(self, key: str) -> None:
         try:
@@ -260,6 +278,15 @@ class S3Storage:
         except NotFound:
             return False
         return True
+
+    def listed(self, prefix: str) -> Iterator[Listed]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=prefix
+        )
+        with _s3_errors():
+            for page in pages:
+                for entry in page.get("Contents", ()):
+                    yield Listed(entry["Key"], entry["LastModified"])
 
     def delete(self, key: str) -> None:
         with _s3_errors():

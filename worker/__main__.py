@@ -24,6 +24,7 @@ from worker.decoding import Decoder
 from worker.judging import Judging
 from worker.leases import Leases
 from worker.models import Models
+from worker.tidying import Tidying
 from worker.upkeep import Upkeep
 
 log = structlog.stdlib.get_logger()
@@ -50,6 +51,7 @@ def main() -> None:
     leases = Leases(settings)
     judging = Judging(settings, models, leases, decoder, worker)
     upkeep = Upkeep(settings, models, ringer, worker)
+    tidying = Tidying(settings, worker).rounds
     tasks.serve_with(judging)
 
     @setup_logging.connect(weak=False)
@@ -62,6 +64,7 @@ def main() -> None:
         ringer.start()
         leases.start()
         upkeep.start()
+        tidying.start()
         # Photos may have waited longer than any bell lives.
         ringer.ring()
         log.info(
@@ -90,6 +93,7 @@ def main() -> None:
         ]
     )
     # Celery returns when the last task is done.
+    tidying.stop()
     upkeep.stop()
     leases.stop()
     ringer.stop()

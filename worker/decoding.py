@@ -8,19 +8,23 @@ import multiprocessing
 import os
 import resource
 import signal
+from collections.abc import Callable
 from concurrent.futures import TimeoutError as TookTooLong
+from multiprocessing.connection import wait
+from threading import Lock, Thread
+from typing import Any
 
 import structlog
 from pebble import ProcessExpired, ProcessPool
 
 from shared.errors import DefectScopeError
-from shared.processes import ending_with_parent
 from worker.inspect.preprocess import Photo, prepare
 
 log = structlog.stdlib.get_logger()
 
 _SECONDS = 15.0
 """The largest pictures that we take need 3 s alone on a core."""
+_FORGOTTEN_SECONDS = 120.0
 _MEMORY_BYTES = 3 * 2**30
 """Of address space. 50 megapixels of 16 bits with alpha take 400 MB, several times over."""
 
@@ -39,8 +43,13 @@ class Decoder:
 
     def __init__(self, processes: int | None = None) -> None:
         """`processes`: one for each core by default. They start with the first file."""
-        self._pool = ProcessPool(
-            max_workers=processes or os.cpu_count() or 1,
+        self._processes = processes or os.cpu_count() or 1
+        self._pool = self._make_pool()
+        self._replacing = Lock()
+
+    def _make_pool(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=self._processes,
             # A fork would copy threads, locks and perhaps a CUDA context.
             context=multiprocessing.get_context("spawn"),
             initializer=_bound,
@@ -48,12 +57,12 @@ class Decoder:
 
     def warm(self) -> None:
         """Return when a process is there: starting one takes longer than judging a photo."""
-        self._pool.schedule(_nothing).result()
+        self._run(_nothing)
 
     def prepare(self, data: bytes) -> Photo:
         """As `preprocess.prepare`. Raises the same errors, and DecoderDied."""
         try:
-            photo: Photo = self._pool.schedule(prepare, args=[data], timeout=_SECONDS).result()
+            photo: Photo = self._run(prepare, data)
         except TookTooLong:
             log.warning("decoder_killed", seconds=_SECONDS, bytes=len(data))
             raise DecoderDied(f"Decoding did not end within {_SECONDS:.0f} s.") from None
@@ -64,16 +73,42 @@ class Decoder:
             raise DecoderDied("Decoding took more memory than a picture may need.") from None
         return photo
 
+    def _run(self, function: Callable[..., Any], *arguments: object) -> Any:
+        pool = self._pool
+        try:
+            future = pool.schedule(function, args=arguments, timeout=_SECONDS)
+        except RuntimeError:
+            # A process was killed while it waited for work, and the pool does not get over that.
+            with self._replacing:
+                if self._pool is pool:
+                    log.warning("decoders_replaced")
+                    self._pool = self._make_pool()
+                    _end(pool)
+            future = self._pool.schedule(function, args=arguments, timeout=_SECONDS)
+        # Longer than any queue of pictures: only for a future that a broken pool has forgotten.
+        return future.result(timeout=_FORGOTTEN_SECONDS)
+
     def stop(self) -> None:
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join()
+        _end(self._pool)
+
+
+def _end(pool: ProcessPool) -> None:
+    pool.stop()  # type: ignore[no-untyped-call]
+    pool.join()
 
 
 def _bound() -> None:
-    ending_with_parent(signal.SIGKILL)()
+    Thread(target=_end_with_parent, daemon=True).start()
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     # Ctrl-C is the worker's affair: batches in work are finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_with_parent() -> None:
+    """Even after kill -9. Linux could signal it, but at the end of the thread that began us."""
+    if parent := multiprocessing.parent_process():
+        wait([parent.sentinel])
+    os._exit(1)
 
 
 def _nothing() -> None:

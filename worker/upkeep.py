@@ -4,19 +4,17 @@ Under an advisory lock: expired leases go back to the queue, and if photos wait
 that nobody heard the bell for, it is rung again.
 """
 
-import threading
-
 import structlog
 from sqlalchemy import text
 
-from shared import inspections, uploads
+from shared import inspections
 from shared.db import transaction
 from shared.errors import DefectScopeError
 from shared.queue import Ringer, tell_finished
 from shared.settings import Settings
-from shared.storage import storage
 from shared.workers import forget_dead, report_alive, report_gone
 from worker.models import Models
+from worker.rounds import Rounds
 
 log = structlog.stdlib.get_logger()
 
@@ -29,33 +27,18 @@ class Upkeep:
         self._models = models
         self._ringer = ringer
         self._worker = worker
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+        self._rounds = Rounds("upkeep", self.round, pause_seconds=settings.upkeep_seconds)
 
     def start(self) -> None:
-        self._thread.start()
+        self._rounds.start()
 
     def stop(self) -> None:
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
+        self._rounds.stop()
         try:
             with transaction() as session:
                 report_gone(session, worker=self._worker)
         except DefectScopeError as error:
             log.warning("farewell_failed", error=str(error))
-
-    def _run(self) -> None:
-        while True:
-            try:
-                self.round()
-            except DefectScopeError as error:
-                log.warning("upkeep_failed", error=str(error))
-            except Exception:
-                # This thread must outlive any surprise: without it, dead workers' photos hang.
-                log.exception("upkeep_failed")
-            if self._stopped.wait(self._settings.upkeep_seconds):
-                return
 
     def round(self) -> None:
         """One round: say that we are alive, sweep if nobody else does, load new versions."""
@@ -65,13 +48,9 @@ class Upkeep:
                 text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _SWEEPER_LOCK}
             )
             swept = None
-            expired: list[str] = []
             if is_ours:
                 forget_dead(session)
                 swept = inspections.sweep(session, max_attempts=self._settings.max_attempts)
-                expired = uploads.forget_expired(session)
-        for key in expired:
-            storage().delete(key)
         if swept is not None:
             if swept.failed:
                 tell_finished(swept.failed)

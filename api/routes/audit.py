@@ -4,13 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.auth import Admin
+from api.auth import FIRST, Admin
 from api.key_schemas import AuditEntryOut, AuditPage
 from api.problems import responses
 from shared import audit
 from shared.db import transaction
 
-router = APIRouter(prefix="/v1/audit", tags=["keys"])
+router = APIRouter(prefix="/v1/audit", tags=["keys"], dependencies=[FIRST])
 
 
 @router.get(

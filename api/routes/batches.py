@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.acceptance import Accepted, accept_batch
-from api.auth import Reader, Submitter
+from api.auth import FIRST, Reader, Submitter
 from api.batch_schemas import BatchItemOut, BatchLinks, BatchOut, BatchSubmittedOut
 from api.deps import AppGateway, BaseUrl
 from api.problems import responses
@@ -18,7 +18,7 @@ from shared import batches
 from shared.db import transaction
 from shared.errors import DefectScopeError, NotFound
 
-router = APIRouter(prefix="/v1/batches", tags=["batches"])
+router = APIRouter(prefix="/v1/batches", tags=["batches"], dependencies=[FIRST])
 
 
 _ONE = SUBMISSION_BODY["requestBody"]["content"]["multipart/form-data"]["schema"]

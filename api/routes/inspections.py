@@ -11,7 +11,7 @@ from pydantic import AwareDatetime
 from starlette.concurrency import run_in_threadpool
 
 from api.acceptance import accept_submission
-from api.auth import Reader, Submitter
+from api.auth import FIRST, Reader, Submitter
 from api.deps import AppGateway, BaseUrl
 from api.problems import responses
 from api.schemas import EventOut, HistoryOut, InspectionOut, InspectionPage
@@ -27,7 +27,7 @@ from shared.storage import storage
 from shared.tables import Inspection, Status
 from shared.verdicts import Disposition, Verdict
 
-router = APIRouter(prefix="/v1/inspections", tags=["inspections"])
+router = APIRouter(prefix="/v1/inspections", tags=["inspections"], dependencies=[FIRST])
 
 _FORM = Fields.model_json_schema()["properties"]
 SUBMISSION_BODY: dict[str, Any] = {
@@ -242,6 +242,7 @@ _PICTURE: dict[str, Any] = {
 @router.get("/{inspection_id}/image", summary="The original photo", **_PICTURE)
 def image(inspection_id: InspectionId, caller: Reader) -> Response:
     row = _read(caller, inspection_id)
+    _kept(row)
     return _picture(row.image_key, row.media_type)
 
 
@@ -322,7 +323,17 @@ def _read(caller: Caller, inspection_id: str) -> Inspection:
         )
 
 
+def _kept(row: Inspection) -> None:
+    if row.pictures_deleted_at is not None:
+        raise NotFound(
+            f"The pictures of this inspection were deleted on {row.pictures_deleted_at:%Y-%m-%d}, "
+            "as its product's retention says.",
+            code="picture_deleted",
+        )
+
+
 def _made(row: Inspection, key: str | None) -> str:
+    _kept(row)
     if key is None:
         raise NotFound(
             f"This inspection has no such picture: it is {row.status}.", code="no_picture"

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from api import auth
-from api.auth import Admin
+from api.auth import FIRST, Admin
 from api.key_schemas import KeyIn, KeyOut, KeysOut, NewKeyOut
 from api.problems import responses
 from shared import keys
@@ -15,7 +15,7 @@ from shared.db import transaction
 from shared.errors import InvalidInput, NotFound
 from shared.queue import tell_revoked
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"])
+router = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[FIRST])
 
 
 @router.post(

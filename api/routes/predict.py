@@ -5,7 +5,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.acceptance import accept_submission
-from api.auth import Submitter
+from api.auth import FIRST, Submitter
 from api.deps import AppGateway, BaseUrl
 from api.problems import responses
 from api.routes.inspections import SUBMISSION_BODY, IdempotencyHeader, read_when_finished
@@ -13,7 +13,7 @@ from api.schemas import PredictionOut
 from api.submission import read_submission
 from shared.accepting import new_inspection_id
 
-router = APIRouter(tags=["inspections"])
+router = APIRouter(tags=["inspections"], dependencies=[FIRST])
 
 _MOST_URGENT = 9
 

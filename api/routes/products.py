@@ -13,24 +13,25 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from api.auth import Admin, Reader
+from api.auth import FIRST, Admin, Reader
 from api.problems import field_errors, responses
-from api.schemas import (
+from api.product_schemas import (
     ActivationOut,
     ActivationsOut,
     ProductOut,
     ProductsOut,
+    RetentionIn,
     VersionOut,
     VersionsOut,
 )
-from shared import products
+from shared import products, retention
 from shared.db import transaction
 from shared.errors import InvalidInput, Malformed, NotFound, TooLarge
 from shared.keys import Caller
 from shared.manifest import Manifest
 from shared.storage import artifact_key, storage
 
-router = APIRouter(prefix="/v1", tags=["products"])
+router = APIRouter(prefix="/v1", tags=["products"], dependencies=[FIRST])
 
 _MAX_ARTIFACT_BYTES = 512 * 1024 * 1024
 
@@ -236,3 +237,25 @@ def list_activations(name: Name, caller: Reader) -> ActivationsOut:
         product = products.get_product(session, organisation_id=caller.organisation_id, name=name)
         rows = products.list_activations(session, product)
         return ActivationsOut(activations=[ActivationOut.of(row) for row in rows])
+
+
+@router.put(
+    "/products/{name}/retention",
+    response_model=ProductOut,
+    summary="How long pictures are kept",
+    responses=responses(401, 403, 404, 422, 429, 503),
+)
+def set_retention(name: Name, asked: RetentionIn, caller: Admin) -> ProductOut:
+    """Original and maps are deleted so many days after the verdict, also of photos that are there
+    already; the verdict stays. Parts that wait for a person keep their pictures.
+    """
+    with transaction() as session:
+        return ProductOut.of(
+            retention.set_retention(
+                session,
+                organisation_id=caller.organisation_id,
+                name=name,
+                days=asked.days,
+                actor=caller.key_id,
+            )
+        )

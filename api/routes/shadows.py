@@ -4,15 +4,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api.auth import Admin, Reader
+from api.auth import FIRST, Admin, Reader
 from api.problems import responses
+from api.product_schemas import ProductOut
 from api.routes.products import Name, VersionNumber
-from api.schemas import ProductOut
 from api.shadow_schemas import DisagreementOut, DisagreementPage, ShadowOut
 from shared import shadows
 from shared.db import transaction
 
-router = APIRouter(prefix="/v1/products/{name}", tags=["products"])
+router = APIRouter(prefix="/v1/products/{name}", tags=["products"], dependencies=[FIRST])
 
 
 @router.post(

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth import Submitter
+from api.auth import FIRST, Submitter
 from api.batch_schemas import UploadIn, UploadOut
 from api.deps import AppGateway, BaseUrl
 from api.problems import responses
@@ -19,7 +19,7 @@ from shared.ids import new_id
 from shared.storage import UploadLink, image_key, storage
 from shared.tables import Upload
 
-router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
+router = APIRouter(prefix="/v1/uploads", tags=["uploads"], dependencies=[FIRST])
 
 
 @router.post(

@@ -1,4 +1,4 @@
-"""The `products` commands, through the client and the real gateway in this process."""
+"""The `products` and `keys` commands, through the client and the real gateway in this process."""
 
 import json
 
@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from api.client import DefectScope, DefectScopeApiError
 from api.main import make_app
-from deploy import cli
+from deploy import administration, cli
+from deploy.terminal import CommandError
 from shared import keys, products
 from shared.db import transaction
 from shared.settings import get_settings
@@ -47,13 +48,13 @@ def run(organisation, make_manifest, monkeypatch):
             return httpx.Response(said.status_code, content=said.content)
 
         monkeypatch.setattr(
-            cli,
+            administration,
             "get_client",
             lambda: DefectScope("http://testserver", key, transport=httpx.MockTransport(answer)),
         )
 
-        def run(*arguments):
-            result = CliRunner().invoke(cli.app, ["products", *arguments])
+        def run(*arguments, group="products"):
+            result = CliRunner().invoke(cli.app, [group, *arguments])
             if result.exception:
                 raise result.exception
             return result.stdout
@@ -94,7 +95,7 @@ def test_looking_starts_nothing(run):
 
 
 def test_start_and_stop_at_once_is_refused(run):
-    with pytest.raises(cli.CommandError, match="not both"):
+    with pytest.raises(CommandError, match="not both"):
         run("shadow", "bottle", "2", "--stop")
     assert bottle(run) == (1, None)
 
@@ -103,3 +104,28 @@ def test_the_list_names_both_versions(run):
     run("shadow", "bottle", "2")
 
     assert run("list").split() == ["product", "active", "shadow", "bottle", "1", "2"]
+
+
+def test_a_key_is_made_used_listed_and_revoked(run):
+    key = run("create", "--name", "line 2", "--scope", "submit", "--days", "30", group="keys")
+    scopes = ("--scope", "read", "--scope", "submit")
+    made = json.loads(run("create", "--name", "mes", *scopes, "--json", group="keys"))
+
+    assert key.startswith("ds_")
+    assert made["scopes"] == ["read", "submit"]
+    listed = run("list", group="keys")
+    assert "line 2" in listed
+    assert key.strip().split("_", 2)[2] not in listed
+    run("revoke", made["id"], group="keys")
+    (row,) = [
+        row for row in json.loads(run("list", "--json", group="keys")) if row["id"] == made["id"]
+    ]
+    assert row["revoked_at"]
+
+
+def test_pictures_are_kept_for_so_many_days_or_for_ever(run):
+    run("retention", "bottle", "--days", "30")
+    assert json.loads(run("list", "--json"))[0]["retention_days"] == 30
+
+    run("retention", "bottle")
+    assert json.loads(run("list", "--json"))[0]["retention_days"] is None

@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import threading
 import time
 
 import numpy as np
@@ -95,3 +96,62 @@ def test_a_decoding_process_knows_no_torch_and_ends_with_the_worker(tmp_path):
     while psutil.pid_exists(int(pid)) and time.monotonic() < until:
         time.sleep(0.05)
     assert not psutil.pid_exists(int(pid)) or psutil.Process(int(pid)).status() == "zombie"
+
+
+def decoders():
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
+
+
+def slow(data):
+    if b"slow" in data:
+        time.sleep(3)
+    return prepare(data.removeprefix(b"slow"))
+
+
+def test_a_decoder_that_is_killed_while_it_waits_is_replaced(monkeypatch):
+    """And what others decode at that moment comes to an end, in whatever way."""
+    monkeypatch.setattr(decoding, "prepare", slow)
+    decoder = decoding.Decoder(2)
+    try:
+        before = {child.pid for child in decoders()}
+        decoder.warm()
+        outcome = []
+
+        def decode_slowly():
+            try:
+                outcome.append(decoder.prepare(b"slow" + png()))
+            except DecoderDied as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=decode_slowly)
+        thread.start()
+        time.sleep(0.5)
+        idle = min(
+            (child for child in decoders() if child.pid not in before),
+            key=lambda child: child.cpu_times().user,
+        )
+        idle.kill()
+        time.sleep(0.5)
+
+        assert np.array_equal(decoder.prepare(png()).pixels, prepare(png()).pixels)
+        thread.join(20)
+        assert len(outcome) == 1
+    finally:
+        decoder.stop()
+
+
+def test_a_decoder_outlives_the_thread_that_began_it():
+    decoder = decoding.Decoder(1)
+    try:
+        thread = threading.Thread(target=decoder.warm)
+        thread.start()
+        thread.join()
+        time.sleep(0.2)
+
+        assert np.array_equal(decoder.prepare(png()).pixels, prepare(png()).pixels)
+    finally:
+        decoder.stop()

@@ -1,0 +1,93 @@
+"""What the API takes and answers about products and their versions."""
+
+from datetime import datetime
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.manifest import Manifest
+from shared.retention import MOST_DAYS
+from shared.tables import Activation, ModelVersion, Product
+
+
+class VersionOut(BaseModel):
+    product: str
+    version: int
+    digest: str
+    published_by: str
+    created_at: datetime
+    is_active: bool
+    is_shadow: bool
+    manifest: Manifest
+
+    @classmethod
+    def of(cls, row: ModelVersion, product: Product) -> Self:
+        return cls(
+            product=product.name,
+            version=row.version,
+            digest=row.digest,
+            published_by=row.published_by,
+            created_at=row.created_at,
+            is_active=row.id == product.active_version_id,
+            is_shadow=row.id == product.shadow_version_id,
+            manifest=Manifest.model_validate(row.manifest),
+        )
+
+
+class ProductOut(BaseModel):
+    name: str
+    active_version: int | None
+    shadow_version: int | None
+    retention_days: int | None = Field(
+        description="Days after its verdict for which a photo's pictures are kept; null: for ever."
+    )
+    created_at: datetime
+
+    @classmethod
+    def of(cls, row: Product) -> Self:
+        active, shadow = row.active_version, row.shadow_version
+        return cls(
+            name=row.name,
+            active_version=active.version if active else None,
+            shadow_version=shadow.version if shadow else None,
+            retention_days=row.retention_days,
+            created_at=row.created_at,
+        )
+
+
+class RetentionIn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    days: Annotated[int, Field(ge=1, le=MOST_DAYS)] | None = Field(
+        description="Days after its verdict; null: for ever."
+    )
+
+
+class ProductsOut(BaseModel):
+    products: list[ProductOut]
+
+
+class VersionsOut(BaseModel):
+    versions: list[VersionOut]
+
+
+class ActivationOut(BaseModel):
+    version: int
+    digest: str
+    at: datetime
+    actor: str = Field(description="The key that did it, or `bootstrap` or `migration`.")
+    is_rollback: bool
+
+    @classmethod
+    def of(cls, row: Activation) -> Self:
+        return cls(
+            version=row.model_version.version,
+            digest=row.model_version.digest,
+            at=row.at,
+            actor=row.actor,
+            is_rollback=row.is_rollback,
+        )
+
+
+class ActivationsOut(BaseModel):
+    activations: list[ActivationOut]

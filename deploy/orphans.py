@@ -1,0 +1,40 @@
+"""`defectscope orphans`: goes through all days, says what it finds, and mends it if told to."""
+
+from rich.console import Console
+from rich.progress import track
+
+from shared import orphans, retention
+from shared.db import transaction
+from shared.storage import storage
+
+
+def find_and_mend(*, mend: bool, console: Console) -> int:
+    """How many orphans there were. Stopped in the middle, it can be run again.
+
+    Raises Unavailable where storage or database are away.
+    """
+    store = storage()
+    with transaction() as session:
+        days = list(orphans.days(session))
+    objects = inspections = 0
+    for organisation, day in track(days, "days", console=console, transient=True):
+        with transaction() as session:
+            found = orphans.find(session, store, organisation, day)
+        objects += len(found.objects)
+        inspections += len(found.inspections)
+        for key in found.objects:
+            console.print(f"no row names {key}", soft_wrap=True)
+            if mend:
+                store.delete(key)
+        for inspection in found.inspections:
+            console.print(f"pictures of {inspection} are missing", soft_wrap=True)
+        if mend and found.inspections:
+            with transaction() as session:
+                retention.note_deleted(
+                    session, found.inspections, actor="orphans", event="pictures_missing"
+                )
+    console.print(
+        f"{len(days)} days: {objects} objects without a row, {inspections} inspections whose "
+        f"pictures are missing{'; mended' if mend and objects + inspections else ''}"
+    )
+    return objects + inspections

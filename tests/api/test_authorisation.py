@@ -1,0 +1,175 @@
+"""Every route by no key, by a missing scope, by a foreign organisation.
+
+The routes come from the OpenAPI document. A route with a path parameter that is not known here
+fails the test, so that a new one cannot be forgotten.
+"""
+
+import hashlib
+import re
+
+import pytest
+
+from api.main import make_app
+from shared import products, shadows
+from shared.db import transaction
+from shared.tables import Scope
+
+OPEN = {"/healthz", "/readyz"}
+# What is named by its digest is not named by its owner: whoever knows the digest has the file.
+BY_DIGEST = {"/v1/artifacts/{digest}"}
+# Publishing makes the product of that name for whoever asks.
+MAKES_ITS_OWN = {("post", "/v1/products/{name}/versions")}
+
+
+def operations():
+    for path, methods in make_app().openapi()["paths"].items():
+        if path not in OPEN:
+            for method in methods:
+                yield method, path
+
+
+OPERATIONS = sorted(operations())
+FOREIGN = [
+    (method, path)
+    for method, path in OPERATIONS
+    if "{" in path and path not in BY_DIGEST and (method, path) not in MAKES_ITS_OWN
+]
+# What has to be sent so that the path is looked up at all.
+BODIES = {("put", "/v1/products/{name}/retention"): {"days": 30}}
+
+
+def name_of(operation):
+    return " ".join(operation)
+
+
+@pytest.fixture
+def things(api, png, photo, judge_all, make_manifest, organisation):
+    """One of everything that a path can name, all of the same organisation."""
+    batch = api.post("/v1/batches", files=[("file", png)]).json()
+    (judged,) = judge_all()
+    announced = {
+        "media_type": "image/png",
+        "bytes": len(png),
+        "sha256": hashlib.sha256(png).hexdigest(),
+    }
+    upload = api.post("/v1/uploads", json=announced)
+    key = api.post("/v1/keys", json={"name": "spare", "scopes": ["read"]})
+    with transaction() as session:
+        products.publish(
+            session,
+            organisation_id=organisation,
+            manifest=make_manifest("bottle", seed=7),
+            is_stored=lambda _: True,
+            actor="test",
+        )
+        shadows.start(session, organisation_id=organisation, name="bottle", version=2, actor="test")
+    return {
+        "inspection_id": judged,
+        "batch_id": batch["id"],
+        "upload_id": upload.json()["upload_id"],
+        "key_id": key.json()["id"],
+        "name": "bottle",
+        "version": "2",
+        "digest": "sha256:" + "0" * 64,
+    }
+
+
+def address(path, things):
+    return re.sub(r"{(\w+)}", lambda match: things[match[1]], path)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=name_of)
+def test_without_a_key_nothing_is_answered(app, organisation, operation):
+    method, path = operation
+    things = dict.fromkeys(("inspection_id", "batch_id", "upload_id", "key_id", "name"), "x")
+    url = address(path, things | {"version": "1", "digest": "sha256:" + "0" * 64})
+
+    for headers in ({}, {"Authorization": "Bearer ds_00000000_" + "x" * 43}, {"X-API-Key": "?"}):
+        answer = app.request(method, url, headers=headers)
+
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        if method != "head":
+            assert answer.json()["code"] == "unauthenticated"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=name_of)
+def test_one_scope_opens_a_route_and_the_others_do_not(app, new_key, things, operation):
+    method, path = operation
+    allowed = set()
+    for scope in (Scope.SUBMIT, Scope.READ, Scope.REVIEW):
+        answer = app.request(
+            method, address(path, things), headers={"Authorization": f"Bearer {new_key(scope)}"}
+        )
+        if answer.status_code == 403:
+            assert method == "head" or answer.json()["code"] == "missing_scope"
+        else:
+            allowed.add(scope)
+
+    assert len(allowed) <= 1
+    if method == "get":
+        assert Scope.SUBMIT not in allowed
+    else:
+        assert Scope.READ not in allowed
+    # The key that may do everything.
+    answer = app.request(method, address(path, things))
+    assert answer.status_code not in {401, 403}
+
+
+@pytest.mark.parametrize("operation", FOREIGN, ids=name_of)
+def test_what_belongs_to_somebody_else_is_not_there(app, new_key, things, operation):
+    method, path = operation
+    url = address(path, things)
+    stranger = {"Authorization": f"Bearer {new_key(Scope.ADMIN, organisation_id='org_stranger')}"}
+
+    body = BODIES.get(operation)
+
+    answer = app.request(method, url, headers=stranger, json=body)
+
+    assert answer.status_code == 404
+    # It is there for its owner, or the 404 would prove nothing.
+    assert app.request(method, url, json=body).status_code != 404
+
+
+def test_lists_of_somebody_else_are_empty(app, new_key, things):
+    stranger = {"Authorization": f"Bearer {new_key(Scope.ADMIN, organisation_id='org_stranger')}"}
+    for method, path in OPERATIONS:
+        if method != "get" or "{" in path:
+            continue
+        own = app.get(path).text
+        answer = app.get(path, headers=stranger)
+
+        assert answer.status_code == 200
+        for kind in ("inspection_id", "batch_id", "key_id"):
+            assert things[kind] not in answer.text
+        if path in {"/v1/inspections", "/v1/keys"}:
+            assert any(things[kind] in own for kind in ("inspection_id", "key_id"))
+
+
+def test_a_photo_of_somebody_else_cannot_be_had_through_ones_own_submission(
+    app, new_key, things, make_manifest
+):
+    key = new_key(Scope.ADMIN, organisation_id="org_stranger")
+    with transaction() as session:
+        products.publish(
+            session,
+            organisation_id="org_stranger",
+            manifest=make_manifest("bottle", seed=9),
+            is_stored=lambda _: True,
+            actor="test",
+        )
+        products.activate(
+            session, organisation_id="org_stranger", name="bottle", version=1, actor="test"
+        )
+    stranger = {"Authorization": f"Bearer {key}"}
+
+    answer = app.post("/v1/inspections", json={"upload_id": things["upload_id"]}, headers=stranger)
+    assert answer.status_code == 404
+
+    answer = app.post(
+        "/v1/batches",
+        files=[("file", b"x")],
+        data={"batch_id": things["batch_id"]},
+        headers=stranger,
+    )
+    assert answer.status_code == 404

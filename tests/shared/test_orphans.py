@@ -1,0 +1,118 @@
+"""Objects without a row and rows without objects, in both stores, through real submissions."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import update
+
+from shared import accepting, orphans, retention
+from shared.db import transaction
+from shared.storage import LocalStorage, S3Storage, image_key, map_key
+from shared.tables import Inspection, Organisation, Status
+
+TODAY = datetime.now(UTC)
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request, tmp_path):
+    from shared.settings import Settings
+
+    if request.param == "local":
+        made = LocalStorage(tmp_path / "objects")
+    else:
+        settings = Settings(
+            s3_endpoint_url=request.getfixturevalue("s3_url"),
+            s3_access_key_id="test",
+            s3_secret_access_key="test-secret",
+        )
+        made = S3Storage(settings, f"orphans-{uuid4().hex}")
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+def submitted(organisation, store):
+    """A photo with its row and its object, finished an hour ago; its id and key."""
+
+    def submitted(*, is_stored=True):
+        id_ = accepting.new_inspection_id()
+        key = image_key(organisation, id_, "image/png", TODAY)
+        if is_stored:
+            store.put(key, b"photo", "image/png")
+        image = accepting.StoredImage(key, "00" * 32, 5, "image/png", 900, 900)
+        with transaction() as session:
+            accepting.accept(
+                session,
+                organisation_id=organisation,
+                product="bottle",
+                photo=accepting.Submitted(id_, image, accepting.Part(), 5),
+                actor="test",
+            )
+            session.execute(
+                update(Inspection)
+                .where(Inspection.id == id_)
+                .values(status=Status.CANCELED, finished_at=TODAY - timedelta(hours=1))
+            )
+        return id_, key
+
+    return submitted
+
+
+@pytest.fixture
+def find(store, organisation, monkeypatch):
+    # Objects cannot be made old in S3.
+    monkeypatch.setattr(orphans, "GRACE", timedelta(seconds=-5))
+
+    def find():
+        with transaction() as session:
+            return orphans.find(session, store, organisation, TODAY.date())
+
+    return find
+
+
+def test_where_every_object_has_its_row_there_are_none(find, submitted):
+    submitted()
+
+    assert find() == orphans.Orphans((), ())
+
+
+def test_an_object_without_a_row_is_found(find, submitted, store, organisation):
+    _, key = submitted()
+    lost = image_key(organisation, accepting.new_inspection_id(), "image/jpeg", TODAY)
+    stale = map_key(key, "0123456789", "overlay")
+    store.put(lost, b"photo", "image/jpeg")
+    store.put(stale, b"map of a worker that lost its lease", "image/jpeg")
+
+    assert set(find().objects) == {lost, stale}
+    assert find().inspections == ()
+
+
+def test_a_young_object_may_still_get_its_row(find, store, organisation, monkeypatch):
+    monkeypatch.setattr(orphans, "GRACE", timedelta(hours=24))
+    lost = image_key(organisation, accepting.new_inspection_id(), "image/jpeg", TODAY)
+    store.put(lost, b"photo", "image/jpeg")
+
+    assert find().objects == ()
+
+
+def test_a_row_without_its_object_is_found_until_that_is_noted(find, submitted):
+    submitted()
+    missing, _ = submitted(is_stored=False)
+    assert find().inspections == (missing,)
+
+    with transaction() as session:
+        retention.note_deleted(session, [missing], actor="orphans", event="pictures_missing")
+    assert find().inspections == ()
+
+
+def test_every_day_since_the_organisation_began_is_looked_at(organisation):
+    with transaction() as session:
+        session.execute(
+            update(Organisation).values(created_at=datetime.now(UTC) - timedelta(days=3))
+        )
+    with transaction() as session:
+        days = list(orphans.days(session))
+
+    today = datetime.now(UTC).date()
+    assert days == [(organisation, today - timedelta(days=n)) for n in (3, 2, 1, 0)]

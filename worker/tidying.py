@@ -1,0 +1,47 @@
+"""What has been kept for long enough goes: pictures, uploads that nobody submitted, old keys.
+
+Beside upkeep, not in it: a store that is slow or away must not keep dead workers' photos waiting.
+Any worker does it, one at a time, under an advisory lock.
+"""
+
+import structlog
+from sqlalchemy import text
+
+from shared import idempotency, retention, uploads
+from shared.db import transaction
+from shared.retention import Pictures
+from shared.settings import Settings
+from shared.storage import storage
+from worker.rounds import Rounds
+
+log = structlog.stdlib.get_logger()
+
+_LOCK = 0x0DEF71D7
+_PICTURES_AT_ONCE = 100
+"""Inspections whose pictures one round deletes."""
+
+
+class Tidying:
+    def __init__(self, settings: Settings, worker: str) -> None:
+        self._worker = worker
+        self.rounds = Rounds("tidying", self.round, pause_seconds=settings.upkeep_seconds)
+
+    def round(self) -> None:
+        """Delete some of what is due. Out of storage first, then the rows say so: what a crash
+        interrupts is done again.
+        """
+        abandoned: list[str] = []
+        pictures: list[Pictures] = []
+        with transaction() as session:
+            if session.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK}):
+                idempotency.forget_old(session)
+                abandoned = uploads.forget_expired(session)
+                pictures = retention.find_expired(session, limit=_PICTURES_AT_ONCE)
+        for key in (*abandoned, *(key for entry in pictures for key in entry.keys)):
+            storage().delete(key)
+        if pictures:
+            with transaction() as session:
+                retention.note_deleted(
+                    session, [entry.inspection_id for entry in pictures], actor=self._worker
+                )
+            log.info("pictures_deleted", inspections=len(pictures))
