@@ -1,13 +1,18 @@
 """HTTP for clients that may be slow or hostile: uvicorn has no limit on how long a request takes.
 
 A request has to come at a steady pace, and its headers have to be short; otherwise it is answered
-408 or 431 and the connection closed. A connection that sends nothing is closed as well.
+408 or 431 and the connection closed. A connection that sends nothing is closed as well. The app
+hears of a request when its body is there, or a good piece of it: whoever dawdles costs a socket.
 """
 
 import asyncio
 from http import HTTPStatus
+from typing import Any, cast
 
+from uvicorn._types import ASGIReceiveCallable, ASGISendCallable
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from api.problems import MEDIA_TYPE, problem
 
@@ -15,6 +20,11 @@ WINDOW_SECONDS = 10.0
 LEAST_BYTES = 160 * 1024
 """Of a body, in each window that it takes: 16 kB a second."""
 MOST_HEADER_BYTES = 64 * 1024
+_BEGINNING_BYTES = 16 * 1024
+"""Of a body, before the app hears of it; less than what uvicorn holds before it stops reading."""
+
+
+_BEGUN = "defectscope.begun"
 
 
 class PacedProtocol(HttpToolsProtocol):
@@ -25,6 +35,27 @@ class PacedProtocol(HttpToolsProtocol):
     """Bytes of the body that this window has brought."""
     _header_bytes = 0
     _is_in_body = False
+    _body_bytes = 0
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._has_begun = asyncio.Event()
+        app = self.app
+
+        async def once_begun(
+            scope: Any, receive: ASGIReceiveCallable, send: ASGISendCallable
+        ) -> None:
+            await scope.pop(_BEGUN).wait()
+            if not self.transport.is_closing():
+                await app(scope, receive, send)
+
+        self.app = once_begun
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -32,6 +63,7 @@ class PacedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._close_window()
+        self._has_begun.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -51,13 +83,25 @@ class PacedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_body = True
-        self._header_bytes = 0
+        self._header_bytes = self._body_bytes = 0
+        self._has_begun = asyncio.Event()
+        cast(dict[str, Any], self.scope)[_BEGUN] = self._has_begun
+        if self.expect_100_continue:
+            # The client waits for the app to ask for the body.
+            self._has_begun.set()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes >= _BEGINNING_BYTES:
+            self._has_begun.set()
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._is_in_body = False
         self._header_bytes = 0
         self._close_window()
+        self._has_begun.set()
         super().on_message_complete()
 
     @property

@@ -32,10 +32,21 @@ async def echo(scope, receive, send):
 
 
 @pytest.fixture
-def connect(monkeypatch, wait_until):
+def heard():
+    """Paths of the requests that the app was told of."""
+    return []
+
+
+@pytest.fixture
+def connect(monkeypatch, wait_until, heard):
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            heard.append(scope["path"])
+        await echo(scope, receive, send)
+
     monkeypatch.setattr(protocol, "WINDOW_SECONDS", 0.5)
     monkeypatch.setattr(protocol, "LEAST_BYTES", 1000)
-    config = uvicorn.Config(echo, port=0, http=protocol.PacedProtocol, log_level="error")
+    config = uvicorn.Config(app, port=0, http=protocol.PacedProtocol, log_level="error")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -135,3 +146,46 @@ def test_headers_without_end_are_refused(connect):
     drip(connection, [HEAD] + [b"X-%d: %s\r\n" % (n, b"y" * 1000) for n in range(100)], 0)
     status, body = answer(connection)
     assert (status, json.loads(body)["code"]) == (431, "headers_too_large")
+
+
+def test_the_app_hears_of_a_request_when_a_good_piece_of_its_body_is_there(connect, heard):
+    connection = connect()
+    connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 40000\r\n\r\n" + b"x" * 10)
+    time.sleep(0.2)
+    assert heard == []
+
+    connection.sendall(b"x" * 20000)
+    time.sleep(0.2)
+    assert heard == ["/"]
+    connection.sendall(b"x" * 19990)
+    assert answer(connection) == (200, b"40000")
+
+
+def test_the_app_never_hears_of_a_request_that_dawdles(connect, heard):
+    connection = connect()
+    connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nx")
+
+    assert answer(connection)[0] == 408
+    time.sleep(0.1)
+    assert heard == []
+
+
+def test_a_client_that_waits_to_be_asked_for_the_body_is_asked(connect):
+    connection = connect()
+    connection.sendall(
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+    )
+    assert connection.recv(1000).startswith(b"HTTP/1.1 100 Continue")
+
+    connection.sendall(b"photo")
+    assert answer(connection) == (200, b"5")
+
+
+def test_a_request_behind_another_waits_for_its_own_body_only(connect):
+    connection = connect()
+    connection.sendall(
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\none"
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nx"
+    )
+
+    assert answer(connection) == (200, b"3")

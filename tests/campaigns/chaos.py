@@ -57,8 +57,8 @@ class Found:
     faults: list[tuple[float, str]] = field(default_factory=list)
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """Seconds until the first claim after a fault was over, by kind."""
-    after_kill: list[float] = field(default_factory=list)
-    """Seconds from kill -9 of a worker until nothing was leased to it any more."""
+    after_kill: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Seconds from kill -9 of workers until nothing was leased to them any more, by kind."""
 
 
 class Campaign:
@@ -87,7 +87,7 @@ class Campaign:
             "storage frozen": lambda: self._storage_is(Mood.FROZEN, 14),
         }
 
-    def run(self, photos: int, faults: int) -> Found:
+    def run(self, photos: int, faults: int, only: list[str] | None = None) -> Found:
         """Send so many photos through so many faults, and look at what became of them."""
         self.storage.start()
         command = [sys.executable, "-m", "worker"]
@@ -118,7 +118,7 @@ class Campaign:
             guard = threading.Thread(target=self._look_for_overdue)
             guard.start()
             clients = self._start_clients(photos)
-            self._break_things(faults)
+            self._break_things(faults, only or list(self.faults))
             for client in clients:
                 client.join()
             self._await_quiet()
@@ -201,10 +201,10 @@ class Campaign:
 
     # -- what breaks
 
-    def _break_things(self, count: int) -> None:
+    def _break_things(self, count: int, kinds: list[str]) -> None:
         order: list[str] = []
         while len(order) < count:
-            order += self.random.sample(list(self.faults), len(self.faults))
+            order += self.random.sample(kinds, len(kinds))
         for name in order[:count]:
             time.sleep(_PAUSE_SECONDS)
             self.found.faults.append((time.monotonic(), name))
@@ -220,7 +220,7 @@ class Campaign:
         for child, pid in killed.items():
             self._await(lambda child=child, pid=pid: self.stack.pid(child) != pid, 30)  # type: ignore[misc]
         if workers := [pid for child, pid in killed.items() if child.startswith("worker")]:
-            threading.Thread(target=self._time_release, args=(workers, at)).start()
+            threading.Thread(target=self._time_release, args=(children, workers, at)).start()
 
     def _freeze(self, child: str, seconds: float) -> None:
         pid = self.stack.pid(child)
@@ -267,7 +267,7 @@ class Campaign:
         self._violated("photos waited for a minute, and nobody claimed any")
         return 60.0
 
-    def _time_release(self, pids: list[int], killed_at: float) -> None:
+    def _time_release(self, killed: tuple[str, ...], pids: list[int], killed_at: float) -> None:
         """How long the photos of a killed worker stayed leased to it."""
         names = tuple(f"-{pid}" for pid in pids)
         with self._connect() as connection:
@@ -282,7 +282,7 @@ class Campaign:
                     )
                 ).scalars()
                 if not any(holder.endswith(names) for holder in holders):
-                    self.found.after_kill.append(time.monotonic() - killed_at)
+                    self.found.after_kill[" and ".join(killed)].append(time.monotonic() - killed_at)
                     return
                 time.sleep(0.2)
 
@@ -402,6 +402,7 @@ def main() -> None:
     parser.add_argument("--faults", type=int, default=24)
     parser.add_argument("--rate", type=float, default=40.0, help="photos a second")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", metavar="FAULT", help="only these kinds")
     parser.add_argument("--real", action="store_true", help="with the real engine")
     arguments = parser.parse_args()
     started = time.monotonic()
@@ -409,7 +410,7 @@ def main() -> None:
         campaign = Campaign(
             Path(folder), seed=arguments.seed, is_real=arguments.real, rate=arguments.rate
         )
-        found = campaign.run(arguments.photos, arguments.faults)
+        found = campaign.run(arguments.photos, arguments.faults, arguments.only)
     took = time.monotonic() - started
     print(f"{len(found.accepted)} photos accepted, {len(found.faults)} faults, {took:.0f} s")
     print(f"answers: {dict(found.answers)}")
@@ -418,8 +419,8 @@ def main() -> None:
     for name, seconds in sorted(found.recoveries.items()):
         shown = ", ".join(f"{value:.1f}" for value in seconds)
         print(f"{name:32} claimed again after {shown} s")
-    if found.after_kill:
-        print(f"photos of a killed worker were free after {max(found.after_kill):.1f} s at most")
+    for killed, seconds in found.after_kill.items():
+        print(f"photos of {killed}, killed, were free after {max(seconds):.1f} s at most")
     for violation in itertools.islice(found.violations, 20):
         print(f"VIOLATION: {violation}")
     print("0 lost, 0 doubled, 0 stuck" if not found.violations else "NOT all is well")
@@ -436,7 +437,9 @@ def main() -> None:
                 "first_claim_s": {
                     name: round(max(values), 1) for name, values in found.recoveries.items()
                 },
-                "after_kill_s": round(max(found.after_kill, default=0.0), 1),
+                "after_kill_s": {
+                    killed: round(max(values), 1) for killed, values in found.after_kill.items()
+                },
                 "violations": len(found.violations),
                 "seed": arguments.seed,
             }

@@ -41,8 +41,6 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     lying = _png(300, 300, b"")[:41]
     yield "57 bytes with a lying chunk", lying + struct.pack(">I", 0x7FFFFFFF) + b"IDAT" + bytes(8)
     yield "jpeg of 500 scans", _jpeg_of_scans(500)
-    yield "png with a text chunk of 9 MB", _png_with_text(9_000_000)
-    yield "png whose pixels are 1 GB of zeros", _png(400, 400, zlib.compress(bytes(2**30), 9))
 
 
 def odd() -> Iterator[tuple[str, bytes]]:
@@ -51,6 +49,9 @@ def odd() -> Iterator[tuple[str, bytes]]:
     yield "png with a page behind it", png + b"<script>alert(1)</script>"
     yield "jpeg with an archive behind it", jpeg + b"PK\3\4" + bytes(3000)
     yield "page that begins like a jpeg", b"\xff\xd8\xff<html><script>alert(1)</script>"
+    # Sound pictures with a bomb beside the pixels: judged, if it costs nothing.
+    yield "png with 900 MB of text, compressed", _png_with_text(9_000_000)
+    yield "png with 1 GB of zeros behind its pixels", _png(400, 400, zlib.compress(bytes(2**30), 9))
     yield "nothing", b""
     yield "gif", b"GIF89a" + bytes(1000)
     yield "svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>"

@@ -59,6 +59,7 @@ def digests(paths):
 
 def test_a_folder_becomes_a_bundle_that_judges(data, tmp_path, backbone_file):
     heard = {}
+    beside = obtain_backbone(str(backbone_file), tmp_path).path
     manifest = train(
         data,
         product="disc",
@@ -77,6 +78,10 @@ def test_a_folder_becomes_a_bundle_that_judges(data, tmp_path, backbone_file):
     assert manifest.defect_types == ("spot",)
     assert not list(tmp_path.glob(".*unfinished"))
     assert load_bundle(tmp_path / "disc").manifest == manifest
+    # The backbone beside the bundle is shared, and not copied.
+    assert manifest.backbone.file == beside.name
+    assert not (tmp_path / "disc" / beside.name).exists()
+    assert load_bundle(tmp_path / "disc").backbone == beside
     inspector, model = open_bundle(tmp_path / "disc")
     outcomes = [o for _, o in judge_files(inspector, model, sorted(data.rglob("test/*/*.png")))]
     assert len(outcomes) == 10
@@ -163,14 +168,6 @@ def test_a_mask_that_is_no_picture_is_refused_before_training(data, tmp_path):
     mask.write_bytes(b"no picture")
     with pytest.raises(UnusableData, match=r"00_mask\.png"):
         train(data, product="disc", out=tmp_path / "out", folds=2, backbone="/nowhere")
-
-
-def test_a_backbone_beside_the_bundle_is_shared_and_not_copied(data, tmp_path, backbone_file):
-    beside = obtain_backbone(str(backbone_file), tmp_path).path
-    manifest = train(data, product="disc", out=tmp_path / "disc", backbone=str(backbone_file))
-    assert manifest.backbone.file == beside.name
-    assert not (tmp_path / "disc" / beside.name).exists()
-    assert load_bundle(tmp_path / "disc").backbone == beside
 
 
 def test_what_is_odd_about_the_folder_is_told_before_training(data, tmp_path):

@@ -1,0 +1,28 @@
+"""The chaos campaign in short: real processes, four kinds of faults, nothing lost or doubled."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+CAMPAIGN = Path(__file__).parents[1] / "campaigns" / "chaos.py"
+FAULTS = ("kill both workers", "flush redis", "restart postgresql at once", "storage away")
+
+
+def test_whatever_breaks_every_accepted_photo_is_judged_once():
+    done = subprocess.run(
+        [
+            *(sys.executable, str(CAMPAIGN), "--photos", "120", "--rate", "8"),
+            *("--faults", str(len(FAULTS)), "--only", *FAULTS),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["accepted"] == 120
+    assert found["end"] == {"succeeded": 120}
+    assert set(found["faults"]) == set(FAULTS)
