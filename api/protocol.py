@@ -9,7 +9,7 @@ import asyncio
 from http import HTTPStatus
 from typing import Any, cast
 
-from uvicorn._types import ASGIReceiveCallable, ASGISendCallable
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -25,6 +25,11 @@ _BEGINNING_BYTES = 16 * 1024
 
 
 _BEGUN = "defectscope.begun"
+_TOO_LONG = (
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "headers_too_large",
+    f"The headers may have {MOST_HEADER_BYTES} bytes.",
+)
 
 
 class PacedProtocol(HttpToolsProtocol):
@@ -46,16 +51,19 @@ class PacedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._has_begun = asyncio.Event()
-        app = self.app
+        app = cast(ASGIApp, self.app)
 
-        async def once_begun(
-            scope: Any, receive: ASGIReceiveCallable, send: ASGISendCallable
-        ) -> None:
+        async def once_begun(scope: Scope, receive: Receive, send: Send) -> None:
             await scope.pop(_BEGUN).wait()
-            if not self.transport.is_closing():
-                await app(scope, receive, send)
+            if self.transport.is_closing():
+                return
+            # What came in one piece was not seen growing.
+            if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES:
+                await problem(*_TOO_LONG)(scope, receive, send)
+                return
+            await app(scope, receive, send)
 
-        self.app = once_begun
+        self.app = cast(Any, once_begun)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -75,11 +83,7 @@ class PacedProtocol(HttpToolsProtocol):
         if not was_in_body and not self._is_in_body:
             self._header_bytes += len(data)
             if self._header_bytes > MOST_HEADER_BYTES and self._timer is not None:
-                self._refuse(
-                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-                    "headers_too_large",
-                    f"The headers may have {MOST_HEADER_BYTES} bytes.",
-                )
+                self._refuse(*_TOO_LONG)
 
     def on_headers_complete(self) -> None:
         self._is_in_body = True
