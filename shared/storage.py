@@ -172,6 +172,7 @@ class LocalStorage:
         return self._path(key).is_file()
 
     def listed(self, prefix: str) -> Iterator[Listed]:
+        self.check()
         try:
             for path in self._path(prefix).rglob("*"):
                 if path.is_file():
@@ -181,6 +182,8 @@ class LocalStorage:
             raise StorageUnavailable("The storage folder cannot be read.") from error
 
     def delete(self, key: str) -> None:
+        # Under a disk that is not mounted nothing is missing: it only seems so.
+        self.check()
         try:
             self._path(key).unlink(missing_ok=True)
         except OSError as error:

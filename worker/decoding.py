@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as TookTooLong
 from multiprocessing.connection import wait
 from threading import Lock, Thread
@@ -74,6 +75,13 @@ class Decoder:
         return photo
 
     def _run(self, function: Callable[..., Any], *arguments: object) -> Any:
+        try:
+            return self._try(function, *arguments)
+        except CancelledError:
+            # It waited in a pool that was replaced.
+            return self._try(function, *arguments)
+
+    def _try(self, function: Callable[..., Any], *arguments: object) -> Any:
         pool = self._pool
         try:
             future = pool.schedule(function, args=arguments, timeout=_SECONDS)

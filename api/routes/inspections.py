@@ -326,8 +326,8 @@ def _read(caller: Caller, inspection_id: str) -> Inspection:
 def _kept(row: Inspection) -> None:
     if row.pictures_deleted_at is not None:
         raise NotFound(
-            f"The pictures of this inspection were deleted on {row.pictures_deleted_at:%Y-%m-%d}, "
-            "as its product's retention says.",
+            "The pictures of this inspection are no longer kept, since "
+            f"{row.pictures_deleted_at:%Y-%m-%d}; its history says why.",
             code="picture_deleted",
         )
 

@@ -4,10 +4,11 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Depends, Path, Response
 
 from api import auth
 from api.auth import FIRST, Admin
+from api.bodies import described, reading
 from api.key_schemas import KeyIn, KeyOut, KeysOut, NewKeyOut
 from api.problems import responses
 from shared import keys
@@ -23,9 +24,10 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[FIRST])
     status_code=201,
     response_model=NewKeyOut,
     summary="Create a key",
-    responses=responses(401, 403, 422, 429, 503),
+    responses=responses(400, 401, 403, 413, 422, 429, 503),
+    openapi_extra=described(KeyIn),
 )
-def create(asked: KeyIn, caller: Admin, response: Response) -> NewKeyOut:
+def create(caller: Admin, asked: Annotated[KeyIn, Depends(reading(KeyIn))]) -> NewKeyOut:
     """The key is in this answer and nowhere else."""
     if asked.expires_at is not None and asked.expires_at <= datetime.now(UTC):
         raise InvalidInput("This moment has passed already.", field="expires_at")

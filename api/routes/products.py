@@ -10,11 +10,11 @@ import tempfile
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from api.auth import FIRST, Admin, Reader
-from api.problems import field_errors, responses
+from api.bodies import described, read_json, reading
+from api.problems import responses
 from api.product_schemas import (
     ActivationOut,
     ActivationsOut,
@@ -26,7 +26,7 @@ from api.product_schemas import (
 )
 from shared import products, retention
 from shared.db import transaction
-from shared.errors import InvalidInput, Malformed, NotFound, TooLarge
+from shared.errors import InvalidInput, NotFound, TooLarge
 from shared.keys import Caller
 from shared.manifest import Manifest
 from shared.storage import artifact_key, storage
@@ -134,31 +134,12 @@ def list_versions(name: Name, caller: Reader) -> VersionsOut:
 )
 async def publish(name: Name, request: Request, caller: Admin) -> VersionOut:
     """The files must be stored already. The same bundle again gives the same version."""
-    # Not a body parameter: that would be read, whole and from anybody, before the key is checked.
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _MAX_MANIFEST_BYTES:
-            raise TooLarge(f"A manifest may have at most {_MAX_MANIFEST_BYTES} bytes.")
-    manifest = _read_manifest(bytes(body))
+    manifest = await read_json(request, Manifest, max_bytes=_MAX_MANIFEST_BYTES)
     if manifest.product != name:
         raise InvalidInput(
             f"The manifest is for product {manifest.product!r}, not {name!r}.", field="product"
         )
     return await run_in_threadpool(_publish, manifest, caller)
-
-
-def _read_manifest(body: bytes) -> Manifest:
-    try:
-        return Manifest.model_validate_json(body)
-    except ValidationError as error:
-        entries = field_errors(error.errors())
-        if error.errors()[0]["type"] == "json_invalid":
-            raise Malformed(f"The manifest is not JSON: {entries[0]['message']}.") from error
-        raise InvalidInput(
-            "; ".join(f"{entry['field']}: {entry['message']}" for entry in entries[:5]),
-            field=entries[0]["field"],
-        ) from error
 
 
 def _publish(manifest: Manifest, caller: Caller) -> VersionOut:
@@ -243,9 +224,12 @@ def list_activations(name: Name, caller: Reader) -> ActivationsOut:
     "/products/{name}/retention",
     response_model=ProductOut,
     summary="How long pictures are kept",
-    responses=responses(401, 403, 404, 422, 429, 503),
+    responses=responses(400, 401, 403, 404, 413, 422, 429, 503),
+    openapi_extra=described(RetentionIn),
 )
-def set_retention(name: Name, asked: RetentionIn, caller: Admin) -> ProductOut:
+def set_retention(
+    name: Name, caller: Admin, asked: Annotated[RetentionIn, Depends(reading(RetentionIn))]
+) -> ProductOut:
     """Original and maps are deleted so many days after the verdict, also of photos that are there
     already; the verdict stays. Parts that wait for a person keep their pictures.
     """

@@ -4,11 +4,12 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.auth import FIRST, Submitter
 from api.batch_schemas import UploadIn, UploadOut
+from api.bodies import described, reading
 from api.deps import AppGateway, BaseUrl
 from api.problems import responses
 from api.submission import read_body
@@ -27,10 +28,14 @@ router = APIRouter(prefix="/v1/uploads", tags=["uploads"], dependencies=[FIRST])
     status_code=201,
     response_model=UploadOut,
     summary="Begin a direct upload",
-    responses=responses(401, 403, 413, 422, 429, 503),
+    responses=responses(400, 401, 403, 413, 422, 429, 503),
+    openapi_extra=described(UploadIn),
 )
 def begin(
-    announced: UploadIn, caller: Submitter, gateway: AppGateway, base_url: BaseUrl
+    caller: Submitter,
+    gateway: AppGateway,
+    base_url: BaseUrl,
+    announced: Annotated[UploadIn, Depends(reading(UploadIn))],
 ) -> UploadOut:
     """Answers where to PUT the file, with which headers. The store takes the announced bytes and no
     others; where it cannot give such a link, the service takes them itself.
