@@ -68,7 +68,9 @@ def make_app() -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     problems.install(app)
-    app.add_middleware(AnswerHeaders)
+    build = app.build_middleware_stack
+    # Around everything: Starlette answers to surprises (500) outside of what is added to it.
+    app.build_middleware_stack = lambda: AnswerHeaders(build())  # type: ignore[method-assign]
     for module in (
         *(inspections, batches, uploads, predict),
         *(products, shadows, keys, audit, operations),

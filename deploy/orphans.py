@@ -18,8 +18,9 @@ def find_and_mend(*, mend: bool, console: Console) -> int:
         days = list(orphans.days(session))
     objects = inspections = 0
     for organisation, day in track(days, "days", console=console, transient=True):
+        stored = orphans.list_objects(store, organisation, day)
         with transaction() as session:
-            found = orphans.find(session, store, organisation, day)
+            found = orphans.find(session, stored, organisation, day)
         objects += len(found.objects)
         inspections += len(found.inspections)
         for key in found.objects:
@@ -28,7 +29,9 @@ def find_and_mend(*, mend: bool, console: Console) -> int:
                 store.delete(key)
         for inspection in found.inspections:
             console.print(f"pictures of {inspection} are missing", soft_wrap=True)
-        if mend and found.inspections:
+        if found.inspections and not stored:
+            console.print(f"nothing at all is stored of {day}: is this the right store? left alone")
+        elif mend and found.inspections:
             with transaction() as session:
                 retention.note_deleted(
                     session, found.inspections, actor="orphans", event="pictures_missing"

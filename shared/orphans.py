@@ -5,7 +5,8 @@ that lost its lease. A row without its object is what a store lost. Looked at da
 keys are by day: that much fits into memory.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -17,6 +18,9 @@ from shared.tables import TERMINAL, Inspection, Organisation, Upload
 
 GRACE = timedelta(hours=24)
 """What is younger may belong to a submission or a batch that is still going on."""
+
+_NAME = re.compile(r"[a-z]+_[0-9a-z]{26}")
+_IDS_A_QUERY = 1000
 
 
 @dataclass(frozen=True)
@@ -41,51 +45,78 @@ def days(session: Session) -> Iterator[tuple[str, date]]:
             day += timedelta(days=1)
 
 
-def find(session: Session, store: Storage, organisation: str, day: date) -> Orphans:
-    """Orphans among what has the key of that day. Raises StorageUnavailable."""
+def list_objects(store: Storage, organisation: str, day: date) -> dict[str, datetime]:
+    """What is stored under keys of that day, and when it was changed. Raises StorageUnavailable.
+
+    Listed before the rows are asked for: what is stored meanwhile has a row by then. And outside
+    of a transaction, since many thousands take minutes to list.
+    """
+    return {
+        entry.key: entry.changed_at
+        for prefix in _prefixes(organisation, day)
+        for entry in store.listed(prefix)
+    }
+
+
+def find(
+    session: Session, objects: Mapping[str, datetime], organisation: str, day: date
+) -> Orphans:
+    """Orphans among the `objects` of that day and the inspections that came in on it."""
     settled = session.scalars(select(func.now())).one() - GRACE
-    prefixes = [f"{kind}/{organisation}/{day:%Y/%m/%d}/" for kind in ("images", "maps")]
-    # Objects first: one that is stored meanwhile has a row by the time that rows are asked for.
-    objects = {entry.key: entry.changed_at for prefix in prefixes for entry in store.listed(prefix)}
+    prefixes = _prefixes(organisation, day)
+    named = _named(session, organisation, objects)
+    without_row = [
+        key for key, changed_at in objects.items() if key not in named and changed_at < settled
+    ]
     rows = session.execute(
         select(
-            Inspection.id,
-            Inspection.status,
-            Inspection.finished_at,
-            Inspection.pictures_deleted_at,
-            Inspection.image_key,
-            Inspection.overlay_key,
-            Inspection.anomaly_map_key,
+            Inspection.id, Inspection.image_key, Inspection.overlay_key, Inspection.anomaly_map_key
         ).where(
             Inspection.organisation_id == organisation,
             # An upload is submitted within two hours, and both clocks may differ a little.
             Inspection.created_at >= _start(day) - timedelta(minutes=10),
             Inspection.created_at < _start(day) + timedelta(hours=27),
             or_(*(Inspection.image_key.startswith(prefix) for prefix in prefixes)),
-        )
-    ).all()
-    named = {key for row in rows for key in row[4:] if key and row.pictures_deleted_at is None}
-    named |= set(
-        session.scalars(
-            select(Upload.key).where(
-                Upload.organisation_id == organisation,
-                Upload.inspection_id.is_(None),
-                Upload.key.startswith(prefixes[0]),
-            )
+            Inspection.status.in_(TERMINAL),
+            Inspection.finished_at < settled,
+            Inspection.pictures_deleted_at.is_(None),
         )
     )
-    without_row = [
-        key for key, changed_at in objects.items() if key not in named and changed_at < settled
-    ]
-    incomplete = [
-        row.id
-        for row in rows
-        if row.status in TERMINAL
-        and row.finished_at < settled
-        and row.pictures_deleted_at is None
-        and any(key not in objects for key in row[4:] if key)
-    ]
+    incomplete = [row.id for row in rows if any(key not in objects for key in row[1:] if key)]
     return Orphans(tuple(sorted(without_row)), tuple(incomplete))
+
+
+def _named(session: Session, organisation: str, keys: Mapping[str, datetime]) -> set[str]:
+    """Those keys, and perhaps others, that a row wants to be kept.
+
+    Rows are found by the identifier in the key, whatever time they say they are of: a clock that
+    goes wrong must not make an orphan of a photo.
+    """
+    named: set[str] = set()
+    matches = (_NAME.search(key.rsplit("/", 1)[-1]) for key in keys)
+    ids = sorted({match.group() for match in matches if match})
+    for start in range(0, len(ids), _IDS_A_QUERY):
+        some = ids[start : start + _IDS_A_QUERY]
+        uploads = session.execute(
+            select(Upload.key, Upload.inspection_id).where(
+                Upload.organisation_id == organisation, Upload.id.in_(some)
+            )
+        ).all()
+        named |= {upload.key for upload in uploads if upload.inspection_id is None}
+        submitted = {upload.inspection_id for upload in uploads if upload.inspection_id}
+        for row in session.execute(
+            select(Inspection.image_key, Inspection.overlay_key, Inspection.anomaly_map_key).where(
+                Inspection.organisation_id == organisation,
+                Inspection.id.in_(submitted.union(some)),
+                Inspection.pictures_deleted_at.is_(None),
+            )
+        ):
+            named |= {key for key in row if key}
+    return named
+
+
+def _prefixes(organisation: str, day: date) -> list[str]:
+    return [f"{kind}/{organisation}/{day:%Y/%m/%d}/" for kind in ("images", "maps")]
 
 
 def _start(day: date) -> datetime:

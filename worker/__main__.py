@@ -51,7 +51,7 @@ def main() -> None:
     leases = Leases(settings)
     judging = Judging(settings, models, leases, decoder, worker)
     upkeep = Upkeep(settings, models, ringer, worker)
-    tidying = Tidying(settings, worker).rounds
+    tidying = Tidying(worker).rounds
     tasks.serve_with(judging)
 
     @setup_logging.connect(weak=False)

@@ -10,7 +10,6 @@ from sqlalchemy import text
 from shared import idempotency, retention, uploads
 from shared.db import transaction
 from shared.retention import Pictures
-from shared.settings import Settings
 from shared.storage import storage
 from worker.rounds import Rounds
 
@@ -18,18 +17,24 @@ log = structlog.stdlib.get_logger()
 
 _LOCK = 0x0DEF71D7
 _PICTURES_AT_ONCE = 100
-"""Inspections whose pictures one round deletes."""
+"""Inspections whose pictures are deleted before their rows say so."""
+_PAUSE_SECONDS = 60
+"""Things are kept for hours or days: nobody waits for this."""
 
 
 class Tidying:
-    def __init__(self, settings: Settings, worker: str) -> None:
+    def __init__(self, worker: str) -> None:
         self._worker = worker
-        self.rounds = Rounds("tidying", self.round, pause_seconds=settings.upkeep_seconds)
+        self.rounds = Rounds("tidying", self.round, pause_seconds=_PAUSE_SECONDS)
 
     def round(self) -> None:
-        """Delete some of what is due. Out of storage first, then the rows say so: what a crash
+        """Delete all that is due. Out of storage first, then the rows say so: what a crash
         interrupts is done again.
         """
+        while self._some() == _PICTURES_AT_ONCE:
+            pass
+
+    def _some(self) -> int:
         abandoned: list[str] = []
         pictures: list[Pictures] = []
         with transaction() as session:
@@ -45,3 +50,4 @@ class Tidying:
                     session, [entry.inspection_id for entry in pictures], actor=self._worker
                 )
             log.info("pictures_deleted", inspections=len(pictures))
+        return len(pictures)

@@ -212,3 +212,33 @@ def test_a_key_needs_the_scope(app, new_key, png):
     assert_problem(answer, 403, "missing_scope")
     assert_problem(app.get("/v1/inspections", headers=submitter), 403, "missing_scope")
     assert app.get("/v1/inspections", headers=reader).status_code == 200
+
+
+JSON_ROUTES = [("POST", "/v1/keys"), ("POST", "/v1/uploads"), ("PUT", "/v1/products/x/retention")]
+
+
+@pytest.mark.parametrize(("method", "path"), JSON_ROUTES)
+def test_of_a_json_body_no_more_is_read_than_has_to_fit(api, method, path):
+    sent = 0
+
+    def endless():
+        nonlocal sent
+        while sent < 200 * MB:
+            sent += MB
+            yield b" " * MB
+
+    headers = {"Content-Type": "application/json"}
+    answer = api.request(method, path, content=endless(), headers=headers)
+    assert_problem(answer, 413, "too_large")
+
+    del api.headers["Authorization"]
+    answer = api.request(method, path, content=endless(), headers=headers)
+    assert_problem(answer, 401, "unauthenticated")
+
+
+@pytest.mark.parametrize(("method", "path"), JSON_ROUTES)
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 50_000])
+def test_a_body_that_is_not_json_is_400(api, method, path, body):
+    answer = api.request(method, path, content=body)
+
+    assert_problem(answer, 400, "malformed_request")

@@ -14,6 +14,18 @@ def test_every_answer_tells_the_browser_what_it_may_not_do(api, path):
     assert "Access-Control-Allow-Origin" not in headers
 
 
+def test_an_answer_to_a_surprise_has_them_too(api, monkeypatch):
+    def surprise(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("api.routes.audit.audit.page", surprise)
+    api._transport.raise_server_exceptions = False
+    answer = api.get("/v1/audit")
+
+    assert answer.status_code == 500
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
 def test_answers_run_nothing_and_are_not_kept(api):
     headers = api.get("/v1/products").headers
 

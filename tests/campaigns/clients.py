@@ -69,12 +69,32 @@ def same_file_often(http: httpx.Client) -> str:
     return str(http.post("/v1/inspections", files=files).status_code)
 
 
+def endless_json(http: httpx.Client, path: str = "/v1/keys") -> str:
+    """One gigabyte where a few hundred bytes of JSON belong."""
+    headers = {"Content-Type": "application/json"}
+    try:
+        return str(http.post(path, content=gigabyte(), headers=headers).status_code)
+    except httpx.HTTPError as error:
+        return type(error).__name__
+
+
+def endless_json_without_key(http: httpx.Client) -> str:
+    with httpx.Client(base_url=http.base_url, timeout=http.timeout) as anonymous:
+        return endless_json(anonymous, "/v1/uploads")
+
+
 def long_headers(http: httpx.Client) -> str:
     try:
         answer = http.get("/v1/inspections", headers={f"X-{n}": "y" * 1000 for n in range(200)})
         return str(answer.status_code)
     except httpx.HTTPError as error:
         return type(error).__name__
+
+
+_ATTACKS = (
+    *(endless, lying, parts, same_file_often),
+    *(endless_json, endless_json_without_key, long_headers),
+)
 
 
 async def slow_connections(url: str, key: str) -> list[float]:
@@ -138,7 +158,7 @@ def main() -> None:
             with httpx.Client(base_url=stack.url, headers=headers, timeout=60) as http:
                 http.post("/v1/inspections", files={"file": _photo("PNG")}).raise_for_status()
                 grown = {}
-                for attack in (endless, lying, parts, same_file_often, long_headers):
+                for attack in _ATTACKS:
                     before = api.memory_info().rss // 2**20
                     forget_peak(api)
                     started = time.perf_counter()

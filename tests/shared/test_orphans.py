@@ -8,8 +8,9 @@ from sqlalchemy import update
 
 from shared import accepting, orphans, retention
 from shared.db import transaction
+from shared.ids import new_id
 from shared.storage import LocalStorage, S3Storage, image_key, map_key
-from shared.tables import Inspection, Organisation, Status
+from shared.tables import Inspection, Organisation, Status, Upload
 
 TODAY = datetime.now(UTC)
 
@@ -65,8 +66,9 @@ def find(store, organisation, monkeypatch):
     monkeypatch.setattr(orphans, "GRACE", timedelta(seconds=-5))
 
     def find():
+        objects = orphans.list_objects(store, organisation, TODAY.date())
         with transaction() as session:
-            return orphans.find(session, store, organisation, TODAY.date())
+            return orphans.find(session, objects, organisation, TODAY.date())
 
     return find
 
@@ -92,6 +94,50 @@ def test_a_young_object_may_still_get_its_row(find, store, organisation, monkeyp
     monkeypatch.setattr(orphans, "GRACE", timedelta(hours=24))
     lost = image_key(organisation, accepting.new_inspection_id(), "image/jpeg", TODAY)
     store.put(lost, b"photo", "image/jpeg")
+
+    assert find().objects == ()
+
+
+def test_the_clock_of_a_row_makes_no_orphan_of_its_photo(find, submitted):
+    id_, _ = submitted()
+    with transaction() as session:
+        session.execute(
+            update(Inspection)
+            .where(Inspection.id == id_)
+            .values(created_at=TODAY + timedelta(days=40))
+        )
+
+    assert find().objects == ()
+
+
+def test_a_photo_that_came_by_upload_has_the_row_of_its_inspection(find, store, organisation):
+    waiting, submitted_ = (new_id("up") for _ in range(2))
+    inspection = accepting.new_inspection_id()
+    keys = {id_: image_key(organisation, id_, "image/png", TODAY) for id_ in (waiting, submitted_)}
+    for key in keys.values():
+        store.put(key, b"photo", "image/png")
+    image = accepting.StoredImage(keys[submitted_], "00" * 32, 5, "image/png", 900, 900)
+    with transaction() as session:
+        accepting.accept(
+            session,
+            organisation_id=organisation,
+            product="bottle",
+            photo=accepting.Submitted(inspection, image, accepting.Part(), 5),
+            actor="test",
+        )
+        for id_, of in ((waiting, None), (submitted_, inspection)):
+            session.add(
+                Upload(
+                    id=id_,
+                    organisation_id=organisation,
+                    key=keys[id_],
+                    media_type="image/png",
+                    bytes=5,
+                    sha256="00" * 32,
+                    expires_at=TODAY + timedelta(hours=2),
+                    inspection_id=of,
+                )
+            )
 
     assert find().objects == ()
 
