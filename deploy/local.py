@@ -136,10 +136,10 @@ class LocalStack:
 
         Raises KeyError.
         """
-        for child in self._children:
-            if child.name == name and child.process is not None:
-                return child.process.pid
-        raise KeyError(name)
+        process = self._child(name).process
+        if process is None:
+            raise KeyError(name)
+        return process.pid
 
     @property
     def database_url(self) -> str:
@@ -182,6 +182,13 @@ class LocalStack:
             with self._step(f"{name} (loads the models)"):
                 self._start_ours(name, self._worker_command, environment)
                 self._wait(lambda: self._readiness() == "ready", name, seconds=180)
+
+    def start_again(self, name: str) -> None:
+        """Start a child that was killed, once it has ended. Raises KeyError."""
+        child = self._child(name)
+        if child.process is not None:
+            child.process.wait()
+        child.start()
 
     def watch(self) -> None:
         """Start children again that die. Returns never; raises CannotStart if one keeps dying."""
@@ -337,6 +344,12 @@ class LocalStack:
         log = self._logs / f"{name}.log"
         self._run(_Child(name, command, log, signal.SIGTERM, environment=environment))
 
+    def _child(self, name: str) -> _Child:
+        for child in self._children:
+            if child.name == name:
+                return child
+        raise KeyError(name)
+
     def _run(self, child: _Child) -> None:
         self._children.append(child)
         child.start()
@@ -349,7 +362,7 @@ class LocalStack:
         return status
 
     def _wait(self, is_up: Callable[[], bool], name: str, *, seconds: float) -> None:
-        child = next(child for child in self._children if child.name == name)
+        child = self._child(name)
         until = time.monotonic() + seconds
         while not is_up():
             if not child.is_running or time.monotonic() > until:

@@ -138,7 +138,7 @@ class LocalStorage:
             _sync_folder(path.parent)
         except OSError as error:
             raise StorageUnavailable(
-                f"The storage folder cannot be written ({error.strerror}); the photo was not taken."
+                f"The storage folder cannot be written ({error.strerror}); nothing was stored."
             ) from error
 
     def get(self, key: str) -> bytes:

@@ -253,10 +253,10 @@ def test_a_key_with_another_payload_is_refused(api, png, jpeg):
         assert answer.json()["code"] == "idempotency_key_reused"
 
 
-def test_ten_submissions_at_once_with_one_key_are_one_inspection(api, db, png):
+def test_a_hundred_submissions_at_once_with_one_key_are_one_inspection(api, db, png):
     headers = {"Idempotency-Key": "all-at-once"}
-    with ThreadPoolExecutor(10) as pool:
-        answers = list(pool.map(lambda _: submit(api, png, headers=headers), range(10)))
+    with ThreadPoolExecutor(100) as pool:
+        answers = list(pool.map(lambda _: submit(api, png, headers=headers), range(100)))
 
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["id"] for answer in answers}) == 1

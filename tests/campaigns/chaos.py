@@ -29,7 +29,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import redis
-from faulty_storage import BUCKET, KEYS, FaultyStorage, Mood
+from faulty_storage import BUCKET, FaultyStorage, Mood
 from PIL import Image
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError
@@ -71,7 +71,7 @@ class Campaign:
         self._is_real = is_real
         self._is_over = threading.Event()
         self._lock = threading.Lock()
-        self._photos = [_photo(number) for number in range(12)]
+        self._photos = [photo(number) for number in range(12)]
         self.faults: dict[str, Callable[[], None]] = {
             "kill api": lambda: self._kill("api"),
             "kill worker": lambda: self._kill("worker"),
@@ -99,10 +99,7 @@ class Campaign:
             port=0,
             tell=lambda _: None,
             settings={
-                "DEFECTSCOPE_STORAGE_URL": f"s3://{BUCKET}",
-                "DEFECTSCOPE_S3_ENDPOINT_URL": self.storage.url,
-                "DEFECTSCOPE_S3_ACCESS_KEY_ID": KEYS["aws_access_key_id"],
-                "DEFECTSCOPE_S3_SECRET_ACCESS_KEY": KEYS["aws_secret_access_key"],
+                **self.storage.settings,
                 "DEFECTSCOPE_LEASE_SECONDS": str(LEASE_SECONDS),
             },
             workers=2,
@@ -379,7 +376,7 @@ class Campaign:
         return {entry["Key"] for page in pages for entry in page.get("Contents", ())}
 
 
-def _photo(seed: int) -> bytes:
+def photo(seed: int) -> bytes:
     """Blobs and noise, 200 x 200: small, so that the volume is in their number."""
     rng = np.random.default_rng(seed)
     coarse = np.kron(rng.integers(60, 200, (10, 10, 3)), np.ones((20, 20, 1)))

@@ -51,6 +51,16 @@ class FaultyStorage:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """For the environment of the stack that uses it."""
+        return {
+            "DEFECTSCOPE_STORAGE_URL": f"s3://{BUCKET}",
+            "DEFECTSCOPE_S3_ENDPOINT_URL": self.url,
+            "DEFECTSCOPE_S3_ACCESS_KEY_ID": KEYS["aws_access_key_id"],
+            "DEFECTSCOPE_S3_SECRET_ACCESS_KEY": KEYS["aws_secret_access_key"],
+        }
+
     def start(self) -> None:
         self._moto = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self._behind)],
