@@ -88,8 +88,6 @@ class Failure:
 class Swept:
     requeued: int
     failed: tuple[str, ...]
-    waiting: int
-    """Queued inspections that are due and that nobody has claimed; counted up to 100."""
 
 
 def claim(
@@ -340,13 +338,7 @@ def sweep(session: Session, *, max_attempts: int, now: Moment = DATABASE_NOW) ->
             now=now,
             actor="sweeper",
         )
-    due = (
-        select(Inspection.id)
-        .where(Inspection.status == Status.QUEUED, Inspection.run_at <= now)
-        .limit(100)
-    )
-    waiting = session.scalar(select(func.count()).select_from(due.subquery()))
-    return Swept(len(again), tuple(spent), waiting or 0)
+    return Swept(len(again), tuple(spent))
 
 
 def cancel(session: Session, *, organisation_id: str, inspection_id: str, actor: str) -> None:

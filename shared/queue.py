@@ -77,8 +77,7 @@ class Ringer:
 
     `ring` only sets a flag, so calls that come close together, or while Redis
     is slow or away, merge into one bell. After a failure the circuit stays open for a second;
-    the wish is kept and tried again. What is lost with the process, the
-    sweeper rings for.
+    the wish is kept and tried again. What is lost with the process, workers find when they look.
     """
 
     def __init__(self) -> None:

@@ -95,7 +95,10 @@ class Settings(BaseSettings):
         300, gt=0, description="A batch that takes longer loses its lease, seconds"
     )
     upkeep_seconds: float = Field(
-        2, gt=0, description="Pause between rounds of sweeping and model refresh, seconds"
+        2,
+        gt=0,
+        description="Pause between rounds in which a worker sweeps, looks for photos whose bell "
+        "nobody heard, and for new models, seconds",
     )
     engine: str = Field(
         "auto",

@@ -16,7 +16,7 @@ from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
 from shared.errors import Unavailable
 from shared.logs import configure_logging
-from shared.queue import QUEUE, Ringer, celery_app
+from shared.queue import QUEUE, celery_app
 from shared.settings import get_settings
 from shared.storage import storage
 from worker import tasks
@@ -24,6 +24,7 @@ from worker.decoding import Decoder
 from worker.judging import Judging
 from worker.leases import Leases
 from worker.models import Models
+from worker.rounds import Rounds
 from worker.tidying import Tidying
 from worker.upkeep import Upkeep
 
@@ -47,11 +48,14 @@ def main() -> None:
         "models_warm", engines=models.engine_names, seconds=round(time.perf_counter() - started, 1)
     )
 
-    ringer = Ringer()
     leases = Leases(settings)
     judging = Judging(settings, models, leases, decoder, worker)
-    upkeep = Upkeep(settings, models, ringer, worker)
+    upkeep = Upkeep(settings, models, worker)
     tidying = Tidying(worker).rounds
+    looks = [
+        Rounds("look", judging.look, pause_seconds=settings.upkeep_seconds)
+        for _ in range(settings.slots)
+    ]
     tasks.serve_with(judging)
 
     @setup_logging.connect(weak=False)
@@ -61,12 +65,11 @@ def main() -> None:
     @worker_ready.connect(weak=False)
     def start(**_: object) -> None:
         # Nothing here may fail: Celery would swallow it, and go on without heartbeat and sweeper.
-        ringer.start()
         leases.start()
         upkeep.start()
         tidying.start()
-        # Photos may have waited longer than any bell lives.
-        ringer.ring()
+        for look in looks:
+            look.start()
         log.info(
             "worker_ready",
             slots=settings.slots,
@@ -93,10 +96,11 @@ def main() -> None:
         ]
     )
     # Celery returns when the last task is done.
+    for look in looks:
+        look.stop(wait_seconds=settings.lease_seconds)
     tidying.stop()
     upkeep.stop()
     leases.stop()
-    ringer.stop()
     decoder.stop()
     log.info("worker_stopped")
 

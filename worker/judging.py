@@ -94,6 +94,7 @@ class Judging:
         self._leases = leases
         self._worker = worker
         self._stopping = threading.Event()
+        self._slots = threading.BoundedSemaphore(settings.slots)
         self._last_source = ""
         self._io = ThreadPoolExecutor(max_workers=8, thread_name_prefix="io")
 
@@ -103,6 +104,21 @@ class Judging:
 
     def drain(self) -> None:
         """Judge until nothing is queued. What a bell starts."""
+        # Waited for: whoever is in the slot may have found the queue empty a moment ago.
+        with self._slots:
+            self._drain()
+
+    def look(self) -> None:
+        """Judge what is queued, if a slot is free. Done now and then, so that photos whose bell
+        nobody heard wait a moment only: while Redis is away, and until Celery has found it again.
+        """
+        if self._slots.acquire(blocking=False):
+            try:
+                self._drain()
+            finally:
+                self._slots.release()
+
+    def _drain(self) -> None:
         while not self._stopping.is_set():
             try:
                 with transaction() as session:
@@ -114,7 +130,7 @@ class Judging:
                         after=self._last_source,
                     )
             except DatabaseUnavailable as error:
-                # The sweeper rings again when the database is back.
+                # The next look finds what waits when the database is back.
                 log.warning("claim_failed", error=str(error))
                 return
             if batch is None:
@@ -122,8 +138,8 @@ class Judging:
             self._last_source = batch.last_source
             with self._leases.kept(batch.token):
                 if self._judge(batch):
-                    # The world is away; the sweeper rings again. Going on would only
-                    # claim and give back as fast as the database can.
+                    # The world is away: going on would only claim and give back as fast as the
+                    # database can. The next look finds them.
                     return
 
     def _judge(self, batch: Batch) -> bool:

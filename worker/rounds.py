@@ -21,10 +21,11 @@ class Rounds:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, *, wait_seconds: float = 5) -> None:
+        """No further round; the one that is going on is waited for so long."""
         self._stopped.set()
         if self._thread.is_alive():
-            self._thread.join(timeout=5)
+            self._thread.join(timeout=wait_seconds)
 
     def _run(self) -> None:
         while True:

@@ -1,7 +1,7 @@
 """Rounds that keep the queue honest: any worker does them, one at a time.
 
-Under an advisory lock: expired leases go back to the queue, and if photos wait
-that nobody heard the bell for, it is rung again.
+Under an advisory lock: the photos of expired leases go back to the queue, where the next look of
+any worker finds them.
 """
 
 import structlog
@@ -10,7 +10,7 @@ from sqlalchemy import text
 from shared import inspections
 from shared.db import transaction
 from shared.errors import DefectScopeError
-from shared.queue import Ringer, tell_finished
+from shared.queue import tell_finished
 from shared.settings import Settings
 from shared.workers import forget_dead, report_alive, report_gone
 from worker.models import Models
@@ -22,10 +22,9 @@ _SWEEPER_LOCK = 0x0DEF5EE9
 
 
 class Upkeep:
-    def __init__(self, settings: Settings, models: Models, ringer: Ringer, worker: str) -> None:
+    def __init__(self, settings: Settings, models: Models, worker: str) -> None:
         self._settings = settings
         self._models = models
-        self._ringer = ringer
         self._worker = worker
         self._rounds = Rounds("upkeep", self.round, pause_seconds=settings.upkeep_seconds)
 
@@ -56,7 +55,5 @@ class Upkeep:
                 tell_finished(swept.failed)
             if swept.requeued or swept.failed:
                 log.warning("leases_expired", requeued=swept.requeued, failed=len(swept.failed))
-            if swept.waiting:
-                self._ringer.ring()
         self._models.refresh()
         self._models.refresh_shadows()

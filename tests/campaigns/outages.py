@@ -85,18 +85,18 @@ class Campaign:
         else:
             self.stack.start_again("Redis")
         back = time.monotonic()
-        waited = self._until_all_are_done()
+        waited, claimed = self._until_all_are_done(), self._first_claim(back)
         p99 = statistics.quantiles(took, n=100)[98]
         print(
             f"redis {how} for {self._redis_seconds:.0f} s: {dict(codes)}, p50 "
             f"{statistics.median(took):.0f} ms, p99 {p99:.0f} ms; the last of {len(took)} photos "
-            f"done {waited:.1f} s after it was back, first claim {self._first_claim(back):.1f} s"
+            f"done {waited:.1f} s after it was back, first claim {claimed:.1f} s"
         )
         self._expect(set(codes) == {202}, f"redis {how}: {dict(codes)}")
         self._expect(p99 < _MOST_REDIS_P99_MS, f"redis {how}: p99 {p99:.0f} ms")
         self._expect(is_told, f"redis {how}: /readyz did not tell")
-        self._expect(waited < _MOST_BACK_SECONDS + 5, f"redis {how}: {waited:.1f} s until done")
-        self.figures[f"redis_{how}"] = {"p99_ms": round(p99), "done_after_s": round(waited, 1)}
+        self._expect(claimed <= _MOST_BACK_SECONDS, f"redis {how}: {claimed:.1f} s until claimed")
+        self.figures[f"redis_{how}"] = {"p99_ms": round(p99), "first_claim_s": round(claimed, 1)}
 
     def _postgres_away(self) -> None:
         before = self._count()

@@ -122,7 +122,6 @@ def test_photos_of_a_dead_worker_are_queued_again_when_the_lease_ends(db, queued
     swept = sweep(SOON + timedelta(seconds=31))
 
     assert swept.requeued == 2
-    assert swept.waiting == 2
     assert {row(db, id_).status for id_ in ids} == {Status.QUEUED}
 
 

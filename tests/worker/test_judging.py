@@ -1,6 +1,8 @@
 """The loop around the models, with a stand-in for the models: faults are its subject."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -133,6 +135,28 @@ def test_queued_photos_form_one_batch(db, judging, inspector, submit):
         }
         picture = Image.open(io.BytesIO(storage().get(inspection.overlay_key)))
         assert (picture.format, picture.size) == ("JPEG", (256, 256))
+
+
+def test_photos_whose_bell_nobody_heard_are_found_by_a_look(db, judging, submit):
+    id_ = submit()
+
+    judging.look()
+
+    assert row(db, id_).status is Status.SUCCEEDED
+
+
+def test_a_look_does_not_wait_for_a_slot_but_a_bell_does(db, judging, inspector, submit):
+    with ThreadPoolExecutor() as pool, ExitStack() as slots:
+        for _ in range(get_settings().slots):
+            slots.enter_context(judging._slots)
+        id_ = submit()
+        judging.look()
+        assert row(db, id_).status is Status.QUEUED
+
+        bell = pool.submit(judging.drain)
+        slots.close()
+        bell.result(timeout=30)
+        assert row(db, id_).status is Status.SUCCEEDED
 
 
 def test_a_batch_takes_no_more_than_the_setting(judging, inspector, submit):

@@ -12,32 +12,19 @@ from shared.workers import engines_alive, forget_dead
 from worker.upkeep import _SWEEPER_LOCK, Upkeep
 
 
-class Bell:
-    def __init__(self):
-        self.rung = 0
-
-    def ring(self):
-        self.rung += 1
-
-
-@pytest.fixture
-def bell():
-    return Bell()
-
-
 @pytest.fixture
 def refreshed():
     return []
 
 
 @pytest.fixture
-def upkeep(services, bell, refreshed):
+def upkeep(services, refreshed):
     models = SimpleNamespace(
         engine_names=["stand-in"],
         refresh=lambda: refreshed.append("active"),
         refresh_shadows=lambda: refreshed.append("shadows"),
     )
-    return Upkeep(get_settings(), models, bell, "worker:test")
+    return Upkeep(get_settings(), models, "worker:test")
 
 
 def statuses(db):
@@ -45,17 +32,7 @@ def statuses(db):
     return list(db.scalars(select(Inspection.status)))
 
 
-def test_a_photo_that_nobody_heard_the_bell_for_is_rung_for_again(upkeep, bell, queued):
-    upkeep.round()
-    assert bell.rung == 0
-
-    queued(5)
-    upkeep.round()
-
-    assert bell.rung == 1
-
-
-def test_photos_of_a_dead_worker_come_back(db, upkeep, bell, queued):
+def test_photos_of_a_dead_worker_come_back(db, upkeep, queued):
     queued(5, 5)
     with transaction() as session:
         inspections.claim(session, limit=2, lease=timedelta(seconds=-1), worker="worker:dead")
@@ -63,7 +40,6 @@ def test_photos_of_a_dead_worker_come_back(db, upkeep, bell, queued):
     upkeep.round()
 
     assert statuses(db) == [Status.QUEUED, Status.QUEUED]
-    assert bell.rung == 1
 
 
 def test_only_one_worker_sweeps_at_a_time(db, upkeep, queued):
