@@ -80,9 +80,7 @@ def make_app() -> FastAPI:
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
-        document = generate()
-        document["components"]["schemas"]["Problem"] = problems.SCHEMA
-        return document
+        return problems.describe(generate())
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app

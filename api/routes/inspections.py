@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
-from pydantic import AwareDatetime
 from starlette.concurrency import run_in_threadpool
 
 from api.acceptance import accept_submission
@@ -15,7 +14,7 @@ from api.auth import FIRST, Reader, Submitter
 from api.deps import AppGateway, BaseUrl
 from api.problems import responses
 from api.schemas import EventOut, HistoryOut, InspectionOut, InspectionPage
-from api.submission import Fields, Word, read_submission
+from api.submission import Fields, Instant, Word, read_submission
 from api.waiting import Waiting
 from shared import inspection_queries, inspections
 from shared.accepting import new_inspection_id
@@ -206,8 +205,8 @@ def list_inspections(
     disposition: Disposition | None = None,
     status: Status | None = None,
     batch: Annotated[str | None, Query(max_length=64)] = None,
-    since: Annotated[AwareDatetime | None, Query(description="Accepted at or after.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Accepted before.")] = None,
+    since: Annotated[Instant | None, Query(description="Accepted at or after.")] = None,
+    until: Annotated[Instant | None, Query(description="Accepted before.")] = None,
     page_size: Annotated[int, Query(ge=1, le=500)] = 50,
     page_token: Annotated[str, Query(max_length=200)] = "",
 ) -> InspectionPage:

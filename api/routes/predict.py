@@ -24,7 +24,7 @@ _MOST_URGENT = 9
     summary="Submit a photo and wait for its verdict",
     responses={
         202: {"model": PredictionOut, "description": "Accepted, but not judged in time: poll."},
-        **responses(400, 401, 403, 413, 415, 422, 429, 503),
+        **responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
     },
     openapi_extra=SUBMISSION_BODY,
 )

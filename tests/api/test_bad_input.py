@@ -186,6 +186,7 @@ def test_unknown_paths_and_methods_are_problems_too(api):
         ({"page_size": 501}, "page_size"),
         ({"verdict": "perhaps"}, "verdict"),
         ({"since": "2026-01-01"}, "since"),
+        ({"since": "0555-03-30T03:47:48-16:06"}, "since"),
         ({"page_token": "bm9uc2Vuc2U="}, "page_token"),
         ({"page_token": "%%%"}, "page_token"),
         ({"page_token": b64encode(b"2026-01-01T00:00:00 insp_\0").decode()}, "page_token"),
