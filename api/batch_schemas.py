@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.schemas import ErrorOut, InspectionOut
+from shared.inspection_document import ErrorOut, InspectionOut
 
 
 class BatchItemOut(BaseModel):

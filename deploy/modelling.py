@@ -17,10 +17,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from api.schemas import InspectionOut, scores_out
 from deploy.photos import find_photos
 from deploy.tables import print_verdicts
 from shared.errors import DefectScopeError
+from shared.inspection_document import InspectionOut, scores_out
 from shared.manifest import Manifest
 from shared.tables import Status
 from worker.inspect.bundle import ProductModel

@@ -75,7 +75,7 @@ class Table(DeclarativeBase):
     }
 
 
-def _words(enum: type[StrEnum], name: str) -> Enum:
+def words(enum: type[StrEnum], name: str) -> Enum:
     """Text with a CHECK: a native enum cannot lose a value in a migration."""
     return Enum(
         enum,
@@ -295,7 +295,7 @@ class Inspection(Table):
     height: Mapped[int]
 
     # The queue.
-    status: Mapped[Status] = mapped_column(_words(Status, "status"))
+    status: Mapped[Status] = mapped_column(words(Status, "status"))
     priority: Mapped[int] = mapped_column(server_default="0")
     source: Mapped[str] = mapped_column(server_default="")
     """Who it came from: sources of one priority take turns, however many photos each has sent."""
@@ -307,10 +307,10 @@ class Inspection(Table):
     lease_until: Mapped[datetime | None]
 
     # The outcome.
-    verdict: Mapped[Verdict | None] = mapped_column(_words(Verdict, "verdict"))
-    disposition: Mapped[Disposition | None] = mapped_column(_words(Disposition, "disposition"))
+    verdict: Mapped[Verdict | None] = mapped_column(words(Verdict, "verdict"))
+    disposition: Mapped[Disposition | None] = mapped_column(words(Disposition, "disposition"))
     verdict_source: Mapped[VerdictSource | None] = mapped_column(
-        _words(VerdictSource, "verdict_source")
+        words(VerdictSource, "verdict_source")
     )
     review_reasons: Mapped[list[str]] = mapped_column(server_default="{}")
     defect_probability: Mapped[float | None]
@@ -377,14 +377,14 @@ class ShadowResult(Table):
 
     # Copied: a person may overrule the inspection's own verdict later.
     active_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
-    active_verdict: Mapped[Verdict] = mapped_column(_words(Verdict, "active_verdict"))
+    active_verdict: Mapped[Verdict] = mapped_column(words(Verdict, "active_verdict"))
     active_disposition: Mapped[Disposition] = mapped_column(
-        _words(Disposition, "active_disposition")
+        words(Disposition, "active_disposition")
     )
 
     # None where the shadow failed.
-    verdict: Mapped[Verdict | None] = mapped_column(_words(Verdict, "verdict"))
-    disposition: Mapped[Disposition | None] = mapped_column(_words(Disposition, "disposition"))
+    verdict: Mapped[Verdict | None] = mapped_column(words(Verdict, "verdict"))
+    disposition: Mapped[Disposition | None] = mapped_column(words(Disposition, "disposition"))
     agrees: Mapped[bool | None]
     """The same verdict and the same disposition."""
     defect_probability: Mapped[float | None]
@@ -417,7 +417,7 @@ class Review(Table):
     id: Mapped[str] = mapped_column(primary_key=True)
     organisation_id: Mapped[str] = mapped_column(ForeignKey("organisations.id"))
     inspection_id: Mapped[str] = mapped_column(ForeignKey("inspections.id"), unique=True)
-    status: Mapped[ReviewStatus] = mapped_column(_words(ReviewStatus, "status"))
+    status: Mapped[ReviewStatus] = mapped_column(words(ReviewStatus, "status"))
     reasons: Mapped[list[str]]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

@@ -12,11 +12,11 @@ from api.batch_schemas import BatchItemOut, BatchLinks, BatchOut, BatchSubmitted
 from api.deps import AppGateway, BaseUrl
 from api.problems import responses
 from api.routes.inspections import SUBMISSION_BODY, IdempotencyHeader
-from api.schemas import ErrorOut, InspectionOut
 from api.submission import read_batch
 from shared import batches
 from shared.db import transaction
 from shared.errors import DefectScopeError, NotFound
+from shared.inspection_document import ErrorOut, InspectionOut
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"], dependencies=[FIRST])
 

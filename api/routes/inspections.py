@@ -13,13 +13,14 @@ from api.acceptance import accept_submission
 from api.auth import FIRST, Reader, Submitter
 from api.deps import AppGateway, BaseUrl
 from api.problems import responses
-from api.schemas import EventOut, HistoryOut, InspectionOut, InspectionPage
+from api.schemas import EventOut, HistoryOut, InspectionPage
 from api.submission import Fields, Instant, Word, read_submission
 from api.waiting import Waiting
 from shared import inspection_queries, inspections
 from shared.accepting import new_inspection_id
 from shared.db import transaction
 from shared.errors import NotFound, Unavailable
+from shared.inspection_document import InspectionOut
 from shared.inspection_queries import Filters
 from shared.keys import Caller
 from shared.storage import storage

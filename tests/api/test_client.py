@@ -4,9 +4,9 @@ import httpx
 import pytest
 
 from api.client import DefectScope, DefectScopeApiError, DefectScopeUnreachable
-from api.schemas import INSPECTION_EXAMPLE
 from shared import products
 from shared.db import transaction
+from shared.inspection_document import INSPECTION_EXAMPLE
 
 
 class ThroughTheApp(httpx.BaseTransport):

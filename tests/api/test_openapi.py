@@ -5,7 +5,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.main import make_app
-from api.schemas import INSPECTION_EXAMPLE, InspectionOut
+from shared.inspection_document import INSPECTION_EXAMPLE, InspectionOut
 
 
 @pytest.fixture(scope="module")
