@@ -23,6 +23,13 @@ class Action(StrEnum):
     SHADOW_STARTED = "shadow.started"
     SHADOW_STOPPED = "shadow.stopped"
     RETENTION_CHANGED = "retention.changed"
+    WEBHOOK_CREATED = "webhook.created"
+    WEBHOOK_CHANGED = "webhook.changed"
+    WEBHOOK_ROTATED = "webhook.rotated"
+    WEBHOOK_PAUSED = "webhook.paused"
+    WEBHOOK_RESUMED = "webhook.resumed"
+    WEBHOOK_DISABLED = "webhook.disabled"
+    WEBHOOK_DELETED = "webhook.deleted"
 
 
 def note(

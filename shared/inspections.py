@@ -19,6 +19,7 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, Table, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
+from shared.deliveries import announce
 from shared.errors import Conflict, NotFound
 from shared.reviews import open_reviews
 from shared.scheduling import DATABASE_NOW, Moment, due_photos
@@ -245,6 +246,7 @@ def record(
         ],
     )
     written = [result.id for result in results]
+    announce(session, written)
     _note(session, written, actor=worker, event="succeeded")
     return frozenset(written)
 
@@ -424,6 +426,7 @@ def _end_as_failed(
         .execution_options(synchronize_session=False)
     ).all()
     open_reviews(session, [(row.organisation_id, row.id, reasons) for row in rows])
+    announce(session, ids)
     _note(session, ids, actor=actor, event="failed", detail={"code": code})
 
 

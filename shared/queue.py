@@ -21,6 +21,9 @@ log = structlog.stdlib.get_logger()
 QUEUE = "inspect"
 JUDGE = "defectscope.judge"
 """Name of the task that claims and judges whatever is queued."""
+DELIVER_QUEUE = "deliver"
+DELIVER = "defectscope.deliver"
+"""Name of the task that sends whatever webhooks are due."""
 FINISHED = "defectscope.finished"
 """Channel on which ids of finished inspections are told, separated by spaces."""
 REVOKED = "defectscope.revoked"
@@ -73,14 +76,16 @@ def redis_client() -> redis.Redis:
 
 
 class Ringer:
-    """Rings the worker from a thread of its own, behind a circuit breaker.
+    """Rings those who hear a queue from a thread of its own, behind a circuit breaker.
 
     `ring` only sets a flag, so calls that come close together, or while Redis
     is slow or away, merge into one bell. After a failure the circuit stays open for a second;
-    the wish is kept and tried again. What is lost with the process, workers find when they look.
+    the wish is kept and tried again. What is lost with the process, they find when they look.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, queue: str = QUEUE, task: str = JUDGE) -> None:
+        self._queue = queue
+        self._task = task
         self._wanted = threading.Event()
         self._stopped = threading.Event()
         self._is_open = False
@@ -106,8 +111,8 @@ class Ringer:
                 return
             self._wanted.clear()
             try:
-                if redis_client().llen(QUEUE) < _MOST_BELLS:
-                    celery_app().send_task(JUDGE, queue=QUEUE, ignore_result=True)
+                if redis_client().llen(self._queue) < _MOST_BELLS:
+                    celery_app().send_task(self._task, queue=self._queue, ignore_result=True)
             except (redis.RedisError, OperationalError, OSError) as error:
                 if not self._is_open:
                     log.warning("bell_failed", error=str(error))

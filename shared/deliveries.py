@@ -1,0 +1,213 @@
+"""What webhook endpoints are to be told: written with the verdict, and again on request.
+
+How it is sent is in delivering.py.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import (
+    Select,
+    String,
+    and_,
+    any_,
+    cast,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from shared.errors import NotFound
+from shared.ids import new_id
+from shared.tables import Inspection, Product, Status
+from shared.webhook_tables import (
+    DeliveryStatus,
+    EndpointStatus,
+    Event,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+)
+
+EVENT_OF = {
+    Status.SUCCEEDED: Event.INSPECTION_COMPLETED,
+    Status.FAILED: Event.INSPECTION_FAILED,
+}
+
+
+def announce(session: Session, inspection_ids: Sequence[str]) -> int:
+    """Write a delivery for each endpoint that wants to hear of these; returns how many.
+
+    Called in the transaction that ends the inspections, so that no verdict stays untold.
+    """
+    rows = session.execute(
+        _wanted().where(
+            Inspection.id.in_(inspection_ids),
+            WebhookEndpoint.status != EndpointStatus.DISABLED,
+        )
+    ).all()
+    if rows:
+        session.execute(insert(WebhookDelivery), [_new(row.t) for row in rows])
+    return len(rows)
+
+
+def announce_test(session: Session, endpoint: WebhookEndpoint) -> WebhookDelivery:
+    """A delivery of `webhook.test`, whatever the endpoint is subscribed to."""
+    row = WebhookDelivery(
+        id=new_id("msg"),
+        organisation_id=endpoint.organisation_id,
+        endpoint_id=endpoint.id,
+        event=Event.TEST,
+        status=DeliveryStatus.PENDING,
+    )
+    session.add(row)
+    session.flush()
+    session.refresh(row)
+    return row
+
+
+def replay(
+    session: Session,
+    endpoint: WebhookEndpoint,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    lot: str | None = None,
+    serial: str | None = None,
+) -> int:
+    """Send once more what the endpoint should have heard of; returns how many deliveries.
+
+    Also of inspections that ended before it existed, or while it was disabled. What was sent before
+    keeps its id, so that a receiver knows it. `since` and `until` bound the end of the inspection.
+    """
+    query = _wanted().where(WebhookEndpoint.id == endpoint.id)
+    if since is not None:
+        query = query.where(Inspection.finished_at >= since)
+    if until is not None:
+        query = query.where(Inspection.finished_at < until)
+    if lot is not None:
+        query = query.where(Inspection.lot == lot)
+    if serial is not None:
+        query = query.where(Inspection.serial == serial)
+    rows = session.execute(query).all()
+    for start in range(0, len(rows), 1000):
+        statement = upsert(WebhookDelivery)
+        session.execute(
+            statement.on_conflict_do_update(
+                index_elements=["endpoint_id", "inspection_id", "event"], set_=_AGAIN
+            ),
+            [_new(row.t) for row in rows[start : start + 1000]],
+        )
+    return len(rows)
+
+
+def redeliver(session: Session, *, organisation_id: str, delivery_id: str) -> None:
+    """Send this one again, from the first attempt on. Raises NotFound."""
+    get(session, organisation_id=organisation_id, delivery_id=delivery_id)
+    session.execute(
+        update(WebhookDelivery).where(WebhookDelivery.id == delivery_id).values(**_AGAIN)
+    )
+
+
+def get(session: Session, *, organisation_id: str, delivery_id: str) -> WebhookDelivery:
+    """Raises NotFound, also for what belongs to another organisation."""
+    row = session.scalar(
+        select(WebhookDelivery).where(
+            WebhookDelivery.id == delivery_id, WebhookDelivery.organisation_id == organisation_id
+        )
+    )
+    if row is None:
+        raise NotFound(f"There is no delivery {delivery_id}.")
+    return row
+
+
+def attempts_of(session: Session, delivery_ids: Sequence[str]) -> list[WebhookAttempt]:
+    """Oldest first."""
+    return list(
+        session.scalars(
+            select(WebhookAttempt)
+            .where(WebhookAttempt.delivery_id.in_(delivery_ids))
+            .order_by(WebhookAttempt.id)
+        )
+    )
+
+
+def page(
+    session: Session,
+    endpoint: WebhookEndpoint,
+    *,
+    status: DeliveryStatus | None,
+    page_size: int,
+    page_token: str,
+) -> tuple[list[WebhookDelivery], str]:
+    """Newest first, and the token of the next page: empty on the last."""
+    query = select(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint.id)
+    if status is not None:
+        query = query.where(WebhookDelivery.status == status)
+    if page_token:
+        query = query.where(WebhookDelivery.id < page_token)
+    rows = list(session.scalars(query.order_by(WebhookDelivery.id.desc()).limit(page_size + 1)))
+    if len(rows) <= page_size:
+        return rows, ""
+    return rows[:page_size], rows[page_size - 1].id
+
+
+def forget_old(session: Session, *, days: int) -> None:
+    """The log, and what is finished, are kept for so many days."""
+    oldest = func.now() - func.make_interval(0, 0, 0, days)
+    session.execute(delete(WebhookAttempt).where(WebhookAttempt.at < oldest))
+    session.execute(
+        delete(WebhookDelivery).where(
+            WebhookDelivery.finished_at < oldest, WebhookDelivery.status != DeliveryStatus.PENDING
+        )
+    )
+
+
+_AGAIN = {
+    "status": DeliveryStatus.PENDING,
+    "attempts": 0,
+    "run_at": func.now(),
+    "finished_at": None,
+}
+
+
+def _wanted() -> Select[str, str, str, Status]:
+    """Which endpoint hears of which ended inspection, by its subscription and filter."""
+    hears = [
+        and_(Inspection.status == status, any_(WebhookEndpoint.events) == event.value)
+        for status, event in EVENT_OF.items()
+    ]
+    filters = (
+        (WebhookEndpoint.products, Product.name),
+        (WebhookEndpoint.lines, Inspection.line),
+        (WebhookEndpoint.stations, Inspection.station),
+        (WebhookEndpoint.dispositions, cast(Inspection.disposition, String)),
+    )
+    return (
+        select(
+            WebhookEndpoint.organisation_id, WebhookEndpoint.id, Inspection.id, Inspection.status
+        )
+        .join(Inspection, Inspection.organisation_id == WebhookEndpoint.organisation_id)
+        .join(Product, Product.id == Inspection.product_id)
+        .where(
+            or_(*hears),
+            *(or_(func.cardinality(named) == 0, any_(named) == value) for named, value in filters),
+        )
+    )
+
+
+def _new(wanted: tuple[str, str, str, Status]) -> dict[str, object]:
+    organisation_id, endpoint_id, inspection_id, status = wanted
+    return {
+        "id": new_id("msg"),
+        "organisation_id": organisation_id,
+        "endpoint_id": endpoint_id,
+        "inspection_id": inspection_id,
+        "event": EVENT_OF[status],
+        "status": DeliveryStatus.PENDING,
+    }

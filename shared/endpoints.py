@@ -1,0 +1,172 @@
+"""Webhook endpoints: who hears of what. The only module that adds or changes them on request.
+
+What befalls an endpoint while it is delivered to (failures, 410, leases) is in deliveries.py.
+"""
+
+import base64
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from shared import audit
+from shared.audit import Action
+from shared.errors import InvalidInput, NotFound
+from shared.ids import new_id
+from shared.tables import Organisation
+from shared.verdicts import Disposition
+from shared.webhook_tables import EndpointStatus, Event, WebhookEndpoint
+
+OVERLAP = timedelta(hours=24)
+"""After a rotation the old secret signs as well for so long."""
+MOST_ENDPOINTS = 100
+SUBSCRIBABLE = frozenset(Event) - {Event.TEST}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """All that is given must match; what is empty matches everything."""
+
+    products: Sequence[str] = ()
+    lines: Sequence[str] = ()
+    stations: Sequence[str] = ()
+    dispositions: Sequence[Disposition] = ()
+
+
+def create(
+    session: Session,
+    *,
+    organisation_id: str,
+    url: str,
+    events: Iterable[Event],
+    filter_: Filter,
+    description: str,
+    actor: str,
+) -> WebhookEndpoint:
+    """A new endpoint with its secret. The caller has checked the URL. Raises InvalidInput."""
+    # One after another, so that two at once do not both fit in.
+    session.execute(
+        select(Organisation.id).where(Organisation.id == organisation_id).with_for_update()
+    )
+    if len(list_endpoints(session, organisation_id)) >= MOST_ENDPOINTS:
+        raise InvalidInput(
+            f"There are {MOST_ENDPOINTS} endpoints already; delete one first.",
+            code="too_many_endpoints",
+        )
+    row = WebhookEndpoint(
+        id=new_id("whe"),
+        organisation_id=organisation_id,
+        secret=_new_secret(),
+        status=EndpointStatus.ACTIVE,
+        **_fields(url, events, filter_, description),
+    )
+    session.add(row)
+    session.flush()
+    session.refresh(row)
+    _note(session, row, Action.WEBHOOK_CREATED, actor, url=url)
+    return row
+
+
+def change(
+    session: Session,
+    row: WebhookEndpoint,
+    *,
+    url: str,
+    events: Iterable[Event],
+    filter_: Filter,
+    description: str,
+    actor: str,
+) -> None:
+    """Replace what was given when it was created; secret and status stay."""
+    before = row.url
+    for name, value in _fields(url, events, filter_, description).items():
+        setattr(row, name, value)
+    _note(session, row, Action.WEBHOOK_CHANGED, actor, before=before, after=url)
+
+
+def list_endpoints(session: Session, organisation_id: str) -> list[WebhookEndpoint]:
+    """Oldest first."""
+    return list(
+        session.scalars(
+            select(WebhookEndpoint)
+            .where(WebhookEndpoint.organisation_id == organisation_id)
+            .order_by(WebhookEndpoint.id)
+        )
+    )
+
+
+def lock(session: Session, *, organisation_id: str, endpoint_id: str) -> WebhookEndpoint:
+    """The endpoint, to be changed. Raises NotFound."""
+    row = session.scalar(
+        select(WebhookEndpoint)
+        .where(
+            WebhookEndpoint.id == endpoint_id, WebhookEndpoint.organisation_id == organisation_id
+        )
+        .with_for_update()
+    )
+    if row is None:
+        raise NotFound(f"There is no webhook endpoint {endpoint_id}.")
+    return row
+
+
+def rotate(session: Session, row: WebhookEndpoint, *, actor: str) -> None:
+    """A new secret; the old one signs beside it for 24 hours."""
+    row.previous_secret = row.secret
+    row.previous_until = session.scalars(select(func.now() + OVERLAP)).one()
+    row.secret = _new_secret()
+    _note(session, row, Action.WEBHOOK_ROTATED, actor)
+
+
+def pause(session: Session, row: WebhookEndpoint, *, actor: str) -> None:
+    """What it should hear waits from now on."""
+    if row.status is EndpointStatus.ACTIVE:
+        row.status, row.status_reason = EndpointStatus.PAUSED, "paused on request"
+        _note(session, row, Action.WEBHOOK_PAUSED, actor)
+
+
+def resume(session: Session, row: WebhookEndpoint, *, actor: str) -> None:
+    """Deliver again, and at once what waits."""
+    if row.status is not EndpointStatus.ACTIVE:
+        row.status, row.status_reason = EndpointStatus.ACTIVE, None
+        row.failures, row.failing_since, row.rests_until = 0, None, None
+        _note(session, row, Action.WEBHOOK_RESUMED, actor)
+
+
+def delete(session: Session, row: WebhookEndpoint, *, actor: str) -> None:
+    """With its deliveries and their log."""
+    _note(session, row, Action.WEBHOOK_DELETED, actor, url=row.url)
+    session.delete(row)
+
+
+def _fields(url: str, events: Iterable[Event], filter_: Filter, description: str) -> dict[str, Any]:
+    return {
+        "url": url,
+        "description": description,
+        "events": sorted(event.value for event in events),
+        "products": sorted(filter_.products),
+        "lines": sorted(filter_.lines),
+        "stations": sorted(filter_.stations),
+        "dispositions": sorted(disposition.value for disposition in filter_.dispositions),
+    }
+
+
+def _new_secret() -> str:
+    """256 random bits in the form that Standard Webhooks wants."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def _note(
+    session: Session, row: WebhookEndpoint, action: Action, actor: str, **detail: Any
+) -> None:
+    audit.note(
+        session,
+        organisation_id=row.organisation_id,
+        actor=actor,
+        action=action,
+        subject=row.id,
+        **detail,
+    )
