@@ -24,6 +24,7 @@ from api.routes import (
     products,
     shadows,
     uploads,
+    webhooks,
 )
 from api.waiting import Waiting
 from shared.logs import configure_logging
@@ -73,10 +74,11 @@ def make_app() -> FastAPI:
     app.build_middleware_stack = lambda: AnswerHeaders(build())  # type: ignore[method-assign]
     for module in (
         *(inspections, batches, uploads, predict),
-        *(products, shadows, keys, audit, operations),
+        *(products, shadows, keys, webhooks, audit, operations),
     ):
         app.include_router(module.router)
 
+    app.webhooks.include_router(webhooks.messages)
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

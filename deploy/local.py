@@ -98,7 +98,7 @@ class _Child:
 
 
 class LocalStack:
-    """PostgreSQL, Redis, migrations, API and worker, with everything under `data_dir`."""
+    """PostgreSQL, Redis, API, worker and deliverer, with everything under `data_dir`."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class LocalStack:
         return f"http://{shown}:{self.port}"
 
     def pid(self, name: str) -> int:
-        """Process of the child `api`, `worker`, `worker-2`, `PostgreSQL` or `Redis`.
+        """Process of the child `api`, `worker`, `worker-2`, `deliverer`, `PostgreSQL` or `Redis`.
 
         Raises KeyError.
         """
@@ -182,6 +182,7 @@ class LocalStack:
             with self._step(f"{name} (loads the models)"):
                 self._start_ours(name, self._worker_command, environment)
                 self._wait(lambda: self._readiness() == "ready", name, seconds=180)
+        self._start_ours("deliverer", [sys.executable, "-m", "worker.deliver"], environment)
 
     def start_again(self, name: str) -> None:
         """Start a child that was killed, once it has ended. Raises KeyError."""

@@ -6,6 +6,7 @@ connected to, checked each time. Addresses that hold another address inside are 
 
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from urllib.parse import urlsplit
@@ -30,8 +31,12 @@ _METADATA = frozenset(
 )
 # They hold an IPv4 address in their last 32 bits.
 _TRANSLATED = tuple(ipaddress.ip_network(net) for net in ("64:ff9b::/96", "::/96"))
-# Global by the registry, yet wherever this network translates them to.
-_LOCAL_TRANSLATION = ipaddress.ip_network("64:ff9b:1::/48")
+# Not for the Internet, whatever the registry of this Python says: for protocols, documentation,
+# segment routing, and translation as this network pleases.
+_SPECIAL = tuple(
+    ipaddress.ip_network(net)
+    for net in ("192.0.0.0/24", "3fff::/20", "5f00::/16", "64:ff9b:1::/48", "fec0::/10")
+)
 
 
 class AddressRefused(Rejected):
@@ -87,21 +92,30 @@ def parse_url(url: str) -> Target:
     return Target(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path)
 
 
-def check(target: Target, addresses: list[str], allowed: Networks) -> list[str]:
-    """The addresses of the target's host, if a webhook may go to each of them.
+def look_up(host: str, port: int) -> list[str]:
+    """Addresses of a host, as connecting would find them; empty if it has none. Blocks."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def check(scheme: str, host: str, addresses: list[str], allowed: Networks) -> list[str]:
+    """The addresses of the host, if a webhook may go to each of them.
 
     Raises AddressRefused. Plain http is for networks that the operator has named.
     """
     if not addresses:
-        raise AddressRefused(f"The name {target.host} leads nowhere.", field="url")
+        raise AddressRefused(f"The name {host} leads nowhere.", field="url")
     for text in addresses:
         address = ipaddress.ip_address(text.split("%")[0])
         is_named = any(address in network for network in allowed)
         for one in _with_inner(address):
-            _check_one(target.host, one, is_named=is_named)
-        if target.scheme == "http" and not is_named:
+            _check_one(host, one, is_named=is_named)
+        if scheme == "http" and not is_named:
             raise AddressRefused(
-                f"{target.host} is reached over http, which anyone on the way can read and "
+                f"{host} is reached over http, which anyone on the way can read and "
                 f"change. Use https, or have the operator put its network into {_SETTING}.",
                 field="url",
             )
@@ -118,8 +132,7 @@ def _check_one(host: str, address: Address, *, is_named: bool) -> None:
         address.is_global
         and not address.is_multicast
         and not address.is_reserved
-        and not (isinstance(address, IPv6Address) and address.is_site_local)
-        and address not in _LOCAL_TRANSLATION
+        and not any(address in network for network in _SPECIAL)
     )
     if not is_public and not is_named:
         raise AddressRefused(

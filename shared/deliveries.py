@@ -5,6 +5,7 @@ How it is sent is in delivering.py.
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     Select,
@@ -52,7 +53,7 @@ def announce(session: Session, inspection_ids: Sequence[str]) -> int:
         )
     ).all()
     if rows:
-        session.execute(insert(WebhookDelivery), [_new(row.t) for row in rows])
+        session.execute(insert(WebhookDelivery), [_new(row) for row in rows])
     return len(rows)
 
 
@@ -101,17 +102,19 @@ def replay(
             statement.on_conflict_do_update(
                 index_elements=["endpoint_id", "inspection_id", "event"], set_=_AGAIN
             ),
-            [_new(row.t) for row in rows[start : start + 1000]],
+            [_new(row) for row in rows[start : start + 1000]],
         )
     return len(rows)
 
 
-def redeliver(session: Session, *, organisation_id: str, delivery_id: str) -> None:
+def redeliver(session: Session, *, organisation_id: str, delivery_id: str) -> WebhookDelivery:
     """Send this one again, from the first attempt on. Raises NotFound."""
-    get(session, organisation_id=organisation_id, delivery_id=delivery_id)
+    row = get(session, organisation_id=organisation_id, delivery_id=delivery_id)
     session.execute(
         update(WebhookDelivery).where(WebhookDelivery.id == delivery_id).values(**_AGAIN)
     )
+    session.refresh(row)
+    return row
 
 
 def get(session: Session, *, organisation_id: str, delivery_id: str) -> WebhookDelivery:
@@ -201,7 +204,7 @@ def _wanted() -> Select[str, str, str, Status]:
     )
 
 
-def _new(wanted: tuple[str, str, str, Status]) -> dict[str, object]:
+def _new(wanted: Sequence[Any]) -> dict[str, object]:
     organisation_id, endpoint_id, inspection_id, status = wanted
     return {
         "id": new_id("msg"),

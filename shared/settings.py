@@ -10,9 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.addresses import parse_networks
 from shared.image_headers import MAX_PIXELS, MIN_SIDE
 
 
@@ -50,7 +51,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that the API listens on")
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on")
     public_url: str | None = Field(
-        None, description="Base of the links in results; empty for the address of the request"
+        None,
+        description="Base of the links in results and webhooks; empty for the address of the "
+        "request, and of the API in webhooks",
     )
     admin_key: SecretStr | None = Field(
         None, description="Admin key that `defectscope migrate` makes valid: `ds_<id>_<secret>`"
@@ -110,6 +113,15 @@ class Settings(BaseSettings):
         description="Folder where workers keep model files, by digest",
     )
 
+    webhook_allowed_cidrs: str = Field(
+        "",
+        description="Private networks that webhooks may reach, also by plain http: CIDRs, "
+        "separated by commas",
+    )
+    webhook_log_days: int = Field(
+        30, ge=1, description="How long finished deliveries and their attempts are kept, days"
+    )
+
     url: str = Field(
         "http://127.0.0.1:8000", description="Service that `submit` and `publish` talk to"
     )
@@ -119,6 +131,17 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field(
         "json", description="For people, or for machines"
     )
+
+    @field_validator("webhook_allowed_cidrs")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        parse_networks(text)
+        return text
+
+    @property
+    def base_url(self) -> str:
+        """Base of links where no request tells one."""
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
 
     @property
     def lease(self) -> timedelta:

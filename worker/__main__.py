@@ -16,7 +16,7 @@ from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
 from shared.errors import Unavailable
 from shared.logs import configure_logging
-from shared.queue import QUEUE, celery_app
+from shared.queue import DELIVER, DELIVER_QUEUE, QUEUE, Ringer, celery_app
 from shared.settings import get_settings
 from shared.storage import storage
 from worker import tasks
@@ -49,9 +49,10 @@ def main() -> None:
     )
 
     leases = Leases(settings)
-    judging = Judging(settings, models, leases, decoder, worker)
+    deliverers = Ringer(queue=DELIVER_QUEUE, task=DELIVER)
+    judging = Judging(settings, models, leases, decoder, deliverers, worker)
     upkeep = Upkeep(settings, models, worker)
-    tidying = Tidying(worker).rounds
+    tidying = Tidying(settings, worker).rounds
     looks = [
         Rounds("look", judging.look, pause_seconds=settings.upkeep_seconds)
         for _ in range(settings.slots)
@@ -65,6 +66,7 @@ def main() -> None:
     @worker_ready.connect(weak=False)
     def start(**_: object) -> None:
         # Nothing here may fail: Celery would swallow it, and go on without heartbeat and sweeper.
+        deliverers.start()
         leases.start()
         upkeep.start()
         tidying.start()
@@ -101,6 +103,7 @@ def main() -> None:
     tidying.stop()
     upkeep.stop()
     leases.stop()
+    deliverers.stop()
     decoder.stop()
     log.info("worker_stopped")
 

@@ -7,7 +7,7 @@ photo on an idle line, many while the models are busy.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,7 +27,7 @@ from shared.errors import (
     Unavailable,
 )
 from shared.inspections import Batch, Claimed, Failure, Recorded
-from shared.queue import tell_finished
+from shared.queue import Ringer, tell_finished
 from shared.settings import Settings
 from shared.shadows import ShadowJudgement
 from shared.storage import map_key, storage
@@ -86,12 +86,14 @@ class Judging:
         models: Models,
         leases: Leases,
         decoder: Decoder,
+        bell: Ringer,
         worker: str,
     ) -> None:
         self._settings = settings
         self._models = models
         self._decoder = decoder
         self._leases = leases
+        self._deliverers = bell
         self._worker = worker
         self._stopping = threading.Event()
         self._slots = threading.BoundedSemaphore(settings.slots)
@@ -266,7 +268,7 @@ class Judging:
         )
         # After an uncertain commit all are told: waking up for nothing costs one look.
         if told := written if is_certain else [result.id for result in results]:
-            tell_finished(told)
+            self._tell(told)
         log.info(
             "batch_judged",
             images=len(batch.inspections),
@@ -277,6 +279,11 @@ class Judging:
             for result in results:
                 if result.id not in written:
                     self._discard(result)
+
+    def _tell(self, ids: Iterable[str]) -> None:
+        """Wake those who wait for these, and those who tell others of them."""
+        tell_finished(ids)
+        self._deliverers.ring()
 
     def _write(self, token: str, results: Sequence[Recorded]) -> frozenset[str]:
         with transaction() as session:
@@ -339,7 +346,7 @@ class Judging:
 
         ended, _ = self._persist(write, "settle_delayed")
         if ended:
-            tell_finished(ended)
+            self._tell(ended)
         for setback in setbacks:
             log.warning("photo_set_back", inspection=setback.claimed.id, error=repr(setback.error))
 

@@ -7,9 +7,10 @@ Any worker does it, one at a time, under an advisory lock.
 import structlog
 from sqlalchemy import text
 
-from shared import idempotency, retention, uploads
+from shared import deliveries, idempotency, retention, uploads
 from shared.db import transaction
 from shared.retention import Pictures
+from shared.settings import Settings
 from shared.storage import storage
 from worker.rounds import Rounds
 
@@ -23,7 +24,8 @@ _PAUSE_SECONDS = 60
 
 
 class Tidying:
-    def __init__(self, worker: str) -> None:
+    def __init__(self, settings: Settings, worker: str) -> None:
+        self._log_days = settings.webhook_log_days
         self._worker = worker
         self.rounds = Rounds("tidying", self.round, pause_seconds=_PAUSE_SECONDS)
 
@@ -40,6 +42,7 @@ class Tidying:
         with transaction() as session:
             if session.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK}):
                 idempotency.forget_old(session)
+                deliveries.forget_old(session, days=self._log_days)
                 abandoned = uploads.forget_expired(session)
                 pictures = retention.find_expired(session, limit=_PICTURES_AT_ONCE)
         for key in (*abandoned, *(key for entry in pictures for key in entry.keys)):

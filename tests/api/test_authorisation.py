@@ -36,7 +36,12 @@ FOREIGN = [
     if "{" in path and path not in BY_DIGEST and (method, path) not in MAKES_ITS_OWN
 ]
 # What has to be sent so that the path is looked up at all.
-BODIES = {("put", "/v1/products/{name}/retention"): {"days": 30}}
+HOOK = {"url": "https://93.184.216.34/hook"}
+BODIES = {
+    ("put", "/v1/products/{name}/retention"): {"days": 30},
+    ("put", "/v1/webhooks/{endpoint_id}"): HOOK,
+    ("post", "/v1/webhooks/{endpoint_id}/replay"): {"lot": "L7"},
+}
 
 
 ORDER = ("head", "get", "put", "post", "delete")
@@ -54,6 +59,8 @@ def things(api, png, photo, judge_all, make_manifest, organisation):
     }
     upload = api.post("/v1/uploads", json=announced)
     key = api.post("/v1/keys", json={"name": "spare", "scopes": ["read"]})
+    endpoint = api.post("/v1/webhooks", json=HOOK).json()["id"]
+    delivery = api.post(f"/v1/webhooks/{endpoint}/test")
     with transaction() as session:
         products.publish(
             session,
@@ -68,6 +75,8 @@ def things(api, png, photo, judge_all, make_manifest, organisation):
         "batch_id": batch["id"],
         "upload_id": upload.json()["upload_id"],
         "key_id": key.json()["id"],
+        "endpoint_id": endpoint,
+        "delivery_id": delivery.json()["id"],
         "name": "bottle",
         "version": "2",
         "digest": "sha256:" + "0" * 64,
@@ -79,8 +88,9 @@ def address(path, things):
 
 
 def test_without_a_key_nothing_is_answered(app, organisation):
-    known = dict.fromkeys(("inspection_id", "batch_id", "upload_id", "key_id", "name"), "x")
-    known |= {"version": "1", "digest": "sha256:" + "0" * 64}
+    known = {"version": "1", "digest": "sha256:" + "0" * 64, "name": "x"} | dict.fromkeys(
+        ("inspection_id", "batch_id", "upload_id", "key_id", "endpoint_id", "delivery_id"), "x"
+    )
     wrong = ({}, {"Authorization": "Bearer ds_00000000_" + "x" * 43}, {"X-API-Key": "?"})
     for (method, path), headers in itertools.product(OPERATIONS, wrong):
         answer = app.request(method, address(path, known), headers=headers)
@@ -135,10 +145,10 @@ def test_lists_of_somebody_else_are_empty(app, new_key, things):
         answer = app.get(path, headers=stranger)
 
         assert answer.status_code == 200
-        for kind in ("inspection_id", "batch_id", "key_id"):
+        for kind in ("inspection_id", "batch_id", "key_id", "endpoint_id"):
             assert things[kind] not in answer.text
-        if path in {"/v1/inspections", "/v1/keys"}:
-            assert any(things[kind] in own for kind in ("inspection_id", "key_id"))
+        if path in {"/v1/inspections", "/v1/keys", "/v1/webhooks"}:
+            assert any(things[kind] in own for kind in ("inspection_id", "key_id", "endpoint_id"))
 
 
 def test_a_photo_of_somebody_else_cannot_be_had_through_ones_own_submission(

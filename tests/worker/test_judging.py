@@ -17,6 +17,7 @@ from shared import accepting, inspections
 from shared.db import transaction
 from shared.errors import DamagedBundle, DatabaseUnavailable, StorageUnavailable
 from shared.manifest import Limits
+from shared.queue import Ringer
 from shared.settings import get_settings
 from shared.storage import storage
 from shared.tables import Inspection, InspectionEvent, Status
@@ -86,7 +87,7 @@ def models(inspector):
 @pytest.fixture
 def judging(services, models, decoder):
     settings = get_settings()
-    return Judging(settings, models, Leases(settings), decoder, "worker:test")
+    return Judging(settings, models, Leases(settings), decoder, Ringer(), "worker:test")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from shared import accepting, inspections, products, shadows
 from shared.db import transaction
 from shared.errors import NotFound
+from shared.queue import Ringer
 from shared.settings import get_settings
 from shared.storage import artifact_key, storage
 from shared.tables import Inspection, ModelVersion, Organisation, ShadowResult, Status
@@ -104,7 +105,7 @@ def models(services, tmp_path):
 @pytest.fixture
 def judging(models, decoder):
     settings = get_settings()
-    return Judging(settings, models, Leases(settings), decoder, "worker:test")
+    return Judging(settings, models, Leases(settings), decoder, Ringer(), "worker:test")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from sqlalchemy import select, text, update
 from shared import retention, uploads
 from shared.db import engine, transaction
 from shared.errors import StorageUnavailable
+from shared.settings import get_settings
 from shared.storage import storage
 from shared.tables import IdempotencyKey, Inspection, InspectionEvent, Status, Upload
 from worker import tidying
@@ -14,7 +15,7 @@ from worker.tidying import Tidying
 
 @pytest.fixture
 def round_(services):
-    return Tidying("worker:test").round
+    return Tidying(get_settings(), "worker:test").round
 
 
 @pytest.fixture

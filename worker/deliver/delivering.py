@@ -1,0 +1,160 @@
+"""The deliverer: leases endpoints for which something is due, and posts, two at a time to each.
+
+Everything waits in one event loop, so that a hundred dead receivers cost a hundred sleeping
+coroutines; the database is asked from threads.
+"""
+
+import asyncio
+import functools
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import structlog
+
+from shared import delivering, webhook_events
+from shared.addresses import Networks
+from shared.db import transaction
+from shared.delivering import Attempt, Due, Leased
+from shared.errors import DefectScopeError
+from worker.deliver import signature
+from worker.deliver.posting import Poster
+
+log = structlog.stdlib.get_logger()
+
+_T = TypeVar("_T")
+
+_LOOK_SECONDS = 1.0
+"""Between looks that no bell asked for."""
+_ENDPOINTS = 64
+"""Delivered to at once."""
+_IN_FLIGHT = 2
+"""Posts to one endpoint: enough to keep it busy, too few to flood it."""
+_BATCH = 40
+_BATCH_SECONDS = 5.0
+"""After which no post of the batch is begun: the lease has to outlast the last one."""
+_LEASE = timedelta(seconds=30)
+
+
+class Delivering:
+    """Runs in a thread of its own until `stop`."""
+
+    def __init__(self, *, base_url: str, allowed: Networks) -> None:
+        self._base_url = base_url
+        self._allowed = allowed
+        self._stopping = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._bell = asyncio.Event()
+        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._database = ThreadPoolExecutor(8, thread_name_prefix="database")
+        self._thread = threading.Thread(target=self._run, name="deliver", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look now. From any thread."""
+        self._loop.call_soon_threadsafe(self._bell.set)
+
+    def stop(self) -> None:
+        """Take nothing more; posts in flight are finished and recorded."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self.wake()
+            self._thread.join(timeout=_LEASE.total_seconds())
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._deliver())
+
+    async def _deliver(self) -> None:
+        self._poster = Poster(self._allowed)
+        while not self._stopping.is_set():
+            self._bell.clear()
+            try:
+                leased = await self._ask(
+                    delivering.lease, limit=_ENDPOINTS - len(self._busy), duration=_LEASE
+                )
+            except DefectScopeError as error:
+                log.warning("lease_failed", error=str(error))
+                leased = []
+            for endpoint in leased:
+                self._busy[endpoint.id] = asyncio.create_task(self._serve(endpoint))
+            try:
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._bell.wait()
+            except TimeoutError:
+                pass
+        await asyncio.gather(*self._busy.values())
+        await self._poster.close()
+
+    async def _serve(self, endpoint: Leased) -> None:
+        """Send what is due to this endpoint, batch by batch, while that makes sense."""
+        try:
+            goes_on = True
+            while goes_on and not self._stopping.is_set():
+                batch = await self._ask(delivering.due, endpoint, limit=_BATCH)
+                if not batch:
+                    break
+                attempts = await self._send(endpoint, batch)
+                goes_on = await self._ask(delivering.settle, endpoint, attempts, duration=_LEASE)
+                log.info(
+                    "webhooks_sent",
+                    endpoint=endpoint.id,
+                    sent=len(attempts),
+                    delivered=sum(attempt.is_delivered for attempt in attempts),
+                )
+            await self._ask(delivering.release, endpoint)
+        except DefectScopeError as error:
+            log.warning("delivering_failed", endpoint=endpoint.id, error=str(error))
+        except Exception:
+            log.exception("delivering_failed", endpoint=endpoint.id)
+        finally:
+            del self._busy[endpoint.id]
+            # Something may have become due between the last look and the release.
+            self._bell.set()
+
+    async def _send(self, endpoint: Leased, batch: list[Due]) -> list[Attempt]:
+        """Post the batch, two at a time; a receiver that fails twice gets no more of it."""
+        waiting = iter(batch)
+        attempts: list[Attempt] = []
+        until = time.monotonic() + _BATCH_SECONDS
+
+        async def lane() -> None:
+            for due in waiting:
+                attempts.append(await self._post(endpoint, due))
+                failures = sum(not attempt.is_delivered for attempt in attempts)
+                if failures >= _IN_FLIGHT or time.monotonic() > until or self._stopping.is_set():
+                    return
+
+        await asyncio.gather(*(lane() for _ in range(_IN_FLIGHT)))
+        return attempts
+
+    async def _post(self, endpoint: Leased, due: Due) -> Attempt:
+        at = datetime.now(UTC)
+        body = webhook_events.body(due, self._base_url)
+        started = time.perf_counter()
+        answer = await self._poster.post(
+            endpoint.url, signature.headers(due.id, at, body, endpoint.secrets), body
+        )
+        return Attempt(
+            delivery_id=due.id,
+            at=at,
+            latency_ms=round((time.perf_counter() - started) * 1000),
+            status_code=answer.status_code,
+            error=answer.error,
+            reply=answer.reply,
+            retry_after=answer.retry_after,
+        )
+
+    async def _ask(self, ask: Callable[..., _T], *args: object, **named: object) -> _T:
+        """Ask the database in a transaction of its own, without holding up the loop."""
+
+        def run() -> _T:
+            with transaction() as session:
+                return ask(session, *args, **named)
+
+        return await self._loop.run_in_executor(self._database, functools.partial(run))
