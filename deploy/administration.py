@@ -1,5 +1,6 @@
 """Commands that look after a running service: its products and its keys."""
 
+import contextlib
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -18,6 +19,23 @@ products_app = typer.Typer(
 keys_app = typer.Typer(
     help="Keys of a running service: create, list, revoke.", no_args_is_help=True
 )
+
+webhooks_app = typer.Typer(help="Webhooks: what arrives.", no_args_is_help=True)
+
+
+@webhooks_app.command()
+def listen(
+    secret: Annotated[str, typer.Option(help="`whsec_…` of the endpoint.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes any free one.")] = 9000,
+) -> None:
+    """Receive webhooks, verify and print them: to see what a receiver of your own would get."""
+    from deploy.examples.receiver import make_server  # noqa: PLC0415
+
+    server = make_server(host, port, secret, lambda text: print(text, flush=True))
+    print(f"listening on port {server.server_port}", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.serve_forever()
 
 
 @products_app.command("list")

@@ -15,7 +15,7 @@ import platformdirs
 import typer
 from rich.markup import escape
 
-from deploy.administration import keys_app, products_app
+from deploy.administration import keys_app, products_app, webhooks_app
 from deploy.terminal import CommandError, Json, console, get_client
 from shared.errors import DefectScopeError
 from shared.logs import configure_logging
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(products_app, name="products")
 app.add_typer(keys_app, name="keys")
+app.add_typer(webhooks_app, name="webhooks")
 
 
 @app.callback()

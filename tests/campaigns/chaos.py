@@ -110,7 +110,7 @@ class Campaign:
             threading.Thread(target=self._watch, daemon=True).start()
             self._database = create_engine(self.stack.database_url, pool_pre_ping=True)
             with self._database.connect() as connection:
-                self._redis_url = _redis_url(self.stack.pid("worker"))
+                self._redis_url = redis_url(self.stack.pid("worker"))
                 del connection
             guard = threading.Thread(target=self._look_for_overdue)
             guard.start()
@@ -386,7 +386,7 @@ def photo(seed: int) -> bytes:
     return file.getvalue()
 
 
-def _redis_url(pid: int) -> str:
+def redis_url(pid: int) -> str:
     """From the environment of a child, where its password is."""
     variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     (url,) = (v.split(b"=", 1)[1] for v in variables if v.startswith(b"DEFECTSCOPE_REDIS_URL="))

@@ -118,16 +118,18 @@ class Delivering:
             self._bell.set()
 
     async def _send(self, endpoint: Leased, batch: list[Due]) -> list[Attempt]:
-        """Post the batch, two at a time; a receiver that fails twice gets no more of it."""
+        """Post the batch, two at a time; one that fails twice, or is gone, gets no more of it."""
         waiting = iter(batch)
         attempts: list[Attempt] = []
         until = time.monotonic() + _BATCH_SECONDS
 
         async def lane() -> None:
             for due in waiting:
-                attempts.append(await self._post(endpoint, due))
+                attempt = await self._post(endpoint, due)
+                attempts.append(attempt)
                 failures = sum(not attempt.is_delivered for attempt in attempts)
-                if failures >= _IN_FLIGHT or time.monotonic() > until or self._stopping.is_set():
+                is_enough = failures >= _IN_FLIGHT or attempt.status_code == delivering.GONE
+                if is_enough or time.monotonic() > until or self._stopping.is_set():
                     return
 
         await asyncio.gather(*(lane() for _ in range(_IN_FLIGHT)))

@@ -1,0 +1,240 @@
+"""Deliveries while the deliverer is killed, and how fast they are when it is not.
+
+    .venv/bin/python tests/campaigns/webhooks.py --deliveries 10000 --kills 12
+
+Real processes: PostgreSQL, Redis, an API, a worker with an engine that looks at nothing, a
+deliverer; and a receiver that verifies every signature with the `standardwebhooks` package, whose
+secret is rotated in the middle. First the way of single verdicts to the receiver on the idle stack,
+then the volume without faults, then all of it again with kill -9 and FLUSHALL. The last line is
+JSON; the exit code is 1 if anything was lost or not verified.
+"""
+
+import argparse
+import http.server
+import json
+import multiprocessing
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import httpx
+import redis
+from chaos import HERE, photo, redis_url
+from sqlalchemy import create_engine, text
+from standardwebhooks import Webhook
+
+from deploy.local import LocalStack
+
+_MOST_LATENCY_MS = 100
+_LEAST_RATE = 200
+_LOT = 500
+"""Photos that are submitted; each is told again and again by replays."""
+
+
+def receive(pipe: Connection) -> None:
+    """A process of its own: counts by id, verifies with either secret."""
+    secrets: list[str] = []
+    seen: dict[str, int] = {}
+    arrived: dict[str, float] = {}
+    unverified = 0
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_POST(self) -> None:
+            nonlocal unverified
+            at = time.time()
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            verified = 0
+            for secret in secrets:
+                try:
+                    Webhook(secret).verify(body, headers)
+                    verified += 1
+                except Exception:
+                    pass
+            unverified += not verified
+            seen[headers["webhook-id"]] = seen.get(headers["webhook-id"], 0) + 1
+            arrived.setdefault(json.loads(body)["data"].get("id", ""), at)
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_: None  # connections of the killed end as they end
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    pipe.send(server.server_port)
+    while True:
+        asked, value = pipe.recv()
+        if asked == "secret":
+            secrets.append(value)
+            pipe.send(None)
+        elif asked == "forget":
+            seen.clear()
+            pipe.send(None)
+        else:
+            pipe.send((dict(seen), dict(arrived), unverified))
+
+
+class Campaign:
+    def __init__(self, stack: LocalStack) -> None:
+        self.violations: list[str] = []
+        self._stack = stack
+        self._http = httpx.Client(
+            base_url=stack.url, headers={"X-API-Key": stack.admin_key}, timeout=60
+        )
+        self._database = create_engine(
+            stack.database_url, pool_pre_ping=True, isolation_level="AUTOCOMMIT"
+        )
+        ours, theirs = multiprocessing.Pipe()
+        self._receiver = ours
+        multiprocessing.get_context("spawn").Process(
+            target=receive, args=(theirs,), daemon=True
+        ).start()
+        port = ours.recv()
+        made = self._post("/v1/webhooks", json={"url": f"http://127.0.0.1:{port}/"})
+        self._endpoint = f"/v1/webhooks/{made['id']}"
+        self._ask("secret", made["secret"])
+
+    def latency(self, count: int) -> dict[str, Any]:
+        """Milliseconds from the verdict in the row to the receiver, one photo at a time."""
+        took = []
+        for number in range(count):
+            id_ = self._post(
+                "/v1/inspections",
+                files={"file": photo(number % 12)},
+                headers={"Prefer": "wait=10"},
+            )["id"]
+            self._await(lambda id_=id_: id_ in self._ask("seen")[1], 10)  # type: ignore[misc]
+            finished = self._value(
+                "SELECT extract(epoch FROM finished_at) FROM inspections WHERE id = :id", id=id_
+            )
+            took.append((self._ask("seen")[1][id_] - float(finished)) * 1000)
+        p50 = statistics.median(took)
+        print(f"verdict to receiver, idle: p50 {p50:.0f} ms, worst of {count} {max(took):.0f} ms")
+        if p50 >= _MOST_LATENCY_MS:
+            self.violations.append(f"p50 {p50:.0f} ms from verdict to receiver")
+        return {"p50_ms": round(p50), "max_ms": round(max(took))}
+
+    def prepare(self) -> None:
+        for number in range(_LOT):
+            self._post(
+                "/v1/inspections", files={"file": photo(number % 12)}, data={"lot": "volume"}
+            )
+        self._await(self._is_quiet, 120)
+
+    def volume(self, deliveries: int, kills: int) -> dict[str, Any]:
+        """Replay the lot until so many were delivered, with so many kills in between."""
+        self._ask("forget")
+        sent = 0
+        started = time.monotonic()
+        breaking = threading.Thread(target=self._break, args=(kills,))
+        breaking.start()
+        while sent < deliveries or breaking.is_alive():
+            sent += self._post(f"{self._endpoint}/replay", json={"lot": "volume"})["deliveries"]
+            if kills and sent == deliveries // 2 // _LOT * _LOT:
+                self._ask("secret", self._post(f"{self._endpoint}/rotate")["secret"])
+            self._await(self._is_quiet, 120)
+        took = time.monotonic() - started
+        breaking.join()
+        seen, _, unverified = self._ask("seen")
+        arrived = sum(seen.values())
+        lost = sum(max(0, sent // _LOT - count) for count in seen.values())
+        lost += (_LOT - len(seen)) * (sent // _LOT)
+        rate = arrived / took
+        print(
+            f"{sent} deliveries, {kills} kills: {arrived} arrived, {lost} lost, {arrived - sent} "
+            f"twice, {unverified} not verified; {rate:.0f} a second"
+        )
+        if lost or unverified or len(seen) != _LOT:
+            self.violations.append(f"{lost} lost, {unverified} not verified, {len(seen)} ids")
+        if not kills and rate < _LEAST_RATE:
+            self.violations.append(f"{rate:.0f} deliveries a second")
+        return {
+            "deliveries": sent,
+            "arrived": arrived,
+            "lost": lost,
+            "twice": arrived - sent,
+            "unverified": unverified,
+            "per_s": round(rate),
+        }
+
+    def _break(self, kills: int) -> None:
+        for number in range(kills):
+            time.sleep(2)
+            os.kill(self._stack.pid("deliverer"), signal.SIGKILL)
+            if number % 3 == 2:
+                with redis.Redis.from_url(redis_url(self._stack.pid("worker"))) as client:
+                    client.flushall()
+            self._stack.start_again("deliverer")
+
+    def _is_quiet(self) -> bool:
+        waiting = "SELECT count(*) FROM webhook_deliveries WHERE status = 'pending'"
+        queued = "SELECT count(*) FROM inspections WHERE status IN ('queued', 'running')"
+        return not self._value(queued) and not self._value(waiting)
+
+    def _post(self, path: str, **request: Any) -> Any:
+        answer = self._http.post(path, **request)
+        answer.raise_for_status()
+        return answer.json()
+
+    def _ask(self, what: str, value: object = None) -> Any:
+        self._receiver.send((what, value))
+        return self._receiver.recv()
+
+    def _value(self, query: str, **values: object) -> Any:
+        with self._database.connect() as connection:
+            return connection.execute(text(query), values).scalar_one()
+
+    def _await(self, condition: Callable[[], bool], seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > until:
+                self.violations.append(f"not within {seconds:.0f} s")
+                return
+            time.sleep(0.01)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--deliveries", type=int, default=10_000)
+    parser.add_argument("--kills", type=int, default=12)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        stack = LocalStack(
+            Path(folder),
+            host="127.0.0.1",
+            port=0,
+            tell=lambda _: None,
+            settings={"DEFECTSCOPE_WEBHOOK_ALLOWED_CIDRS": "127.0.0.0/8"},
+            worker_command=[sys.executable, str(HERE / "standin_worker.py")],
+        )
+        try:
+            stack.start()
+            campaign = Campaign(stack)
+            time.sleep(5)
+            found = {"latency": campaign.latency(40)}
+            campaign.prepare()
+            found["alone"] = campaign.volume(arguments.deliveries, 0)
+            found["killed"] = campaign.volume(arguments.deliveries, arguments.kills)
+        finally:
+            stack.stop()
+    for violation in campaign.violations:
+        print(f"VIOLATION: {violation}")
+    print(json.dumps({"campaign": "webhooks", **found, "violations": len(campaign.violations)}))
+    sys.exit(1 if campaign.violations else 0)
+
+
+if __name__ == "__main__":
+    main()

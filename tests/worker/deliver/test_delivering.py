@@ -1,0 +1,253 @@
+"""The deliverer over real rows and real sockets: what arrives where, and when."""
+
+import asyncio
+import json
+import time
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select, update
+from standardwebhooks import Webhook
+
+from shared import deliveries, endpoints, inspections, webhook_events
+from shared.addresses import parse_networks
+from shared.db import transaction
+from shared.endpoints import SUBSCRIBABLE, Filter
+from shared.inspection_document import InspectionOut
+from shared.inspections import Recorded
+from shared.tables import Inspection
+from shared.verdicts import Disposition, Outcome, Scores, Verdict
+from shared.webhook_tables import (
+    DeliveryStatus,
+    EndpointStatus,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+)
+from worker.deliver.delivering import Delivering
+
+
+@pytest.fixture
+def deliverer(services):
+    made = Delivering(base_url="https://inspection.plant", allowed=parse_networks("127.0.0.0/8"))
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def subscribe(organisation):
+    def subscribe(receiver):
+        with transaction() as session:
+            return endpoints.create(
+                session,
+                organisation_id=organisation,
+                url=f"{receiver.url}/hook",
+                events=SUBSCRIBABLE,
+                filter_=Filter(),
+                description="",
+                actor="test",
+            )
+
+    return subscribe
+
+
+@pytest.fixture
+def judge(queued):
+    def judge(count=1):
+        queued(*[5] * count)
+        with transaction() as session:
+            batch = inspections.claim(
+                session, limit=500, lease=timedelta(seconds=30), worker="worker:a"
+            )
+            outcome = Outcome(Verdict.GOOD, Disposition.PASS, (), False, False, True)
+            scores = Scores(0.1, 0.001, 1.0, 10.0, ())
+            timings = dict.fromkeys(("queued", "fetch", "decode", "infer", "record"), 1.0)
+            results = [
+                Recorded(one.id, scores, outcome, "cpu", "o", "a", timings)
+                for one in batch.inspections
+            ]
+            inspections.record(session, token=batch.token, results=results, worker="worker:a")
+        return [one.id for one in batch.inspections]
+
+    return judge
+
+
+def rows(db):
+    db.expire_all()
+    return list(db.scalars(select(WebhookDelivery)))
+
+
+def are_delivered(db):
+    return all(row.status is DeliveryStatus.DELIVERED for row in rows(db))
+
+
+def make_due():
+    """Retries come nearer, and rests end."""
+    with transaction() as session:
+        session.execute(
+            update(WebhookDelivery).values(run_at=WebhookDelivery.run_at - timedelta(days=1))
+        )
+        session.execute(update(WebhookEndpoint).values(rests_until=None))
+
+
+def test_the_mes_gets_the_inspection_signed_with_its_part_on_top(
+    db, deliverer, receiver, subscribe, judge, wait_until
+):
+    at = receiver()
+    endpoint = subscribe(at)
+    (id_,) = judge()
+    deliverer.wake()
+    wait_until(lambda: are_delivered(db), "the delivery")
+
+    (request,) = at.requests
+    said = Webhook(endpoint.secret).verify(request.body, request.headers)
+    (row,) = rows(db)
+    assert request.headers["webhook-id"] == row.id
+    assert said["type"] == "inspection.completed"
+    assert (said["serial"], said["lot"], said["line"]) == ("SN1", "L7", None)
+    inspection = db.get_one(Inspection, id_)
+    assert said["data"] == json.loads(
+        InspectionOut.of(inspection, "https://inspection.plant").model_dump_json()
+    )
+    assert said["data"]["overlay_url"].startswith("https://inspection.plant/v1/inspections/insp_")
+
+
+def test_long_metadata_is_left_to_the_link(db, receiver, subscribe, judge, deliverer, wait_until):
+    at = receiver()
+    subscribe(at)
+    judge()
+    with transaction() as session:
+        session.execute(update(Inspection).values(annotations={"log": "ö" * 16_000}))
+    deliverer.wake()
+    wait_until(lambda: are_delivered(db), "the delivery")
+
+    (request,) = at.requests
+    assert len(request.body) <= webhook_events.MOST_BYTES
+    assert json.loads(request.body)["data"]["metadata"] == {}
+
+
+def test_three_failures_and_then_it_arrives_under_one_id(
+    db, deliverer, receiver, subscribe, judge, wait_until
+):
+    async def three_times_out_of_order(request, writer):
+        status = 500 if len(at.requests) <= 3 else 200
+        writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n".encode())
+
+    at = receiver(three_times_out_of_order)
+    subscribe(at)
+    judge()
+    for attempt in range(1, 5):
+        deliverer.wake()
+        wait_until(lambda n=attempt: len(at.requests) == n, "an attempt")
+        wait_until(lambda n=attempt: rows(db)[0].attempts == n, "its record")
+        make_due()
+    wait_until(lambda: are_delivered(db), "the delivery")
+
+    assert len({request.headers["webhook-id"] for request in at.requests}) == 1
+    log = db.scalars(select(WebhookAttempt.status_code).order_by(WebhookAttempt.id)).all()
+    assert log == [500, 500, 500, 200]
+
+
+def test_410_ends_it(db, deliverer, receiver, subscribe, judge, wait_until):
+    at = receiver(receiver.reply(410))
+    endpoint = subscribe(at)
+    judge(20)
+    deliverer.wake()
+    wait_until(lambda: {row.status for row in rows(db)} == {DeliveryStatus.DEAD}, "the end of it")
+
+    assert len(at.requests) <= 2
+    assert db.get_one(WebhookEndpoint, endpoint.id).status is EndpointStatus.DISABLED
+
+
+def test_at_most_two_are_in_flight_to_one_endpoint(
+    db, deliverer, receiver, subscribe, judge, wait_until
+):
+    now, most = 0, 0
+
+    async def count(request, writer):
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.01)
+        now -= 1
+        writer.write(b"HTTP/1.1 204 X\r\n\r\n")
+
+    at = receiver(count)
+    subscribe(at)
+    judge(60)
+    deliverer.wake()
+    wait_until(lambda: are_delivered(db), "all of them")
+
+    assert len(at.requests) == 60
+    assert most == 2
+    assert at.connections == 2
+
+
+def test_a_good_endpoint_does_not_wait_for_dead_ones(
+    db, deliverer, receiver, subscribe, judge, wait_until
+):
+    async def silence(request, writer):
+        await asyncio.sleep(60)
+
+    for _ in range(10):
+        subscribe(receiver(silence))
+    good = receiver()
+    subscribe(good)
+    judge(50)
+    started = time.monotonic()
+    deliverer.wake()
+    wait_until(lambda: len(good.requests) == 50, "all for the good one")
+
+    # The dead ones hold theirs for 15 s each.
+    assert time.monotonic() - started < 14
+
+
+def test_what_a_killed_deliverer_left_is_sent_by_the_next(
+    db, deliverer, receiver, subscribe, judge, wait_until
+):
+    at = receiver()
+    endpoint = subscribe(at)
+    judge(5)
+    with transaction() as session:
+        session.execute(
+            update(WebhookEndpoint).values(
+                lease_token="of the dead", lease_until=WebhookEndpoint.created_at
+            )
+        )
+    deliverer.wake()
+    wait_until(lambda: are_delivered(db), "all of them")
+
+    assert len({request.headers["webhook-id"] for request in at.requests}) == 5
+    assert db.get_one(WebhookEndpoint, endpoint.id).failures == 0
+
+
+def test_after_an_hour_of_silence_a_replay_by_lot_brings_everything(
+    db, deliverer, receiver, subscribe, judge, organisation, wait_until
+):
+    is_down = True
+
+    async def down_for_a_while(request, writer):
+        if is_down:
+            return "close"
+        writer.write(b"HTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\n")
+        return None
+
+    at = receiver(down_for_a_while)
+    endpoint = subscribe(at)
+    ids = judge(8)
+    deliverer.wake()
+    wait_until(lambda: len(at.requests) >= 2, "attempts")
+    is_down = False
+    with transaction() as session:
+        row = endpoints.lock(session, organisation_id=organisation, endpoint_id=endpoint.id)
+        endpoints.resume(session, row, actor="test")
+        row.rests_until = None
+        assert deliveries.replay(session, row, lot="L7") == 8
+    deliverer.wake()
+    wait_until(lambda: are_delivered(db), "all of them")
+
+    arrived = {json.loads(request.body)["data"]["id"] for request in at.requests}
+    assert arrived == set(ids)
+    log = db.scalars(select(WebhookAttempt).where(WebhookAttempt.status_code == 200)).all()
+    assert len({attempt.delivery_id for attempt in log}) == 8
