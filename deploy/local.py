@@ -185,7 +185,10 @@ class LocalStack:
         self._start_ours("deliverer", [sys.executable, "-m", "worker.deliver"], environment)
 
     def start_again(self, name: str) -> None:
-        """Start a child that was killed, once it has ended. Raises KeyError."""
+        """Start a child that was killed, once it has ended. It ends with the calling thread.
+
+        Raises KeyError.
+        """
         child = self._child(name)
         if child.process is not None:
             child.process.wait()

@@ -162,6 +162,20 @@ def settle(
     return row.status is EndpointStatus.ACTIVE and row.rests_until is None
 
 
+def extend(session: Session, endpoints: Iterable[Leased], *, duration: timedelta) -> None:
+    """Heartbeat: push the end of our leases forward. A lease that we lost stays lost."""
+    held = list(endpoints)
+    session.execute(
+        update(WebhookEndpoint)
+        .where(
+            WebhookEndpoint.id.in_([endpoint.id for endpoint in held]),
+            WebhookEndpoint.lease_token.in_([endpoint.token for endpoint in held]),
+        )
+        .values(lease_until=func.now() + duration)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def release(session: Session, endpoint: Leased) -> None:
     session.execute(
         update(WebhookEndpoint)

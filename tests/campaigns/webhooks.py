@@ -139,14 +139,16 @@ class Campaign:
         self._ask("forget")
         sent = 0
         started = time.monotonic()
-        breaking = threading.Thread(target=self._break, args=(kills,))
+        is_whole, is_over = threading.Event(), threading.Event()
+        breaking = threading.Thread(target=self._break, args=(kills, is_whole, is_over))
         breaking.start()
-        while sent < deliveries or breaking.is_alive():
+        while sent < deliveries or not is_whole.is_set():
             sent += self._post(f"{self._endpoint}/replay", json={"lot": "volume"})["deliveries"]
             if kills and sent == deliveries // 2 // _LOT * _LOT:
                 self._ask("secret", self._post(f"{self._endpoint}/rotate")["secret"])
             self._await(self._is_quiet, 120)
         took = time.monotonic() - started
+        is_over.set()
         breaking.join()
         seen, _, unverified = self._ask("seen")
         arrived = sum(seen.values())
@@ -170,14 +172,17 @@ class Campaign:
             "per_s": round(rate),
         }
 
-    def _break(self, kills: int) -> None:
+    def _break(self, kills: int, is_whole: threading.Event, is_over: threading.Event) -> None:
         for number in range(kills):
-            time.sleep(2)
+            time.sleep(5)
             os.kill(self._stack.pid("deliverer"), signal.SIGKILL)
             if number % 3 == 2:
                 with redis.Redis.from_url(redis_url(self._stack.pid("worker"))) as client:
                     client.flushall()
             self._stack.start_again("deliverer")
+        is_whole.set()
+        # What it started ends with this thread.
+        is_over.wait()
 
     def _is_quiet(self) -> bool:
         waiting = "SELECT count(*) FROM webhook_deliveries WHERE status = 'pending'"

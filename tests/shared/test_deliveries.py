@@ -196,6 +196,24 @@ def test_an_endpoint_is_delivered_to_by_one_deliverer_until_its_lease_ends(db, e
     assert settle(taken_over, attempt(db, due(taken_over)[0].id))
 
 
+def test_a_heartbeat_keeps_a_lease_and_brings_no_lost_one_back(endpoint, judge):
+    endpoint()
+    judge()
+    (leased,) = lease()
+    let_time_pass(LEASE / 2)
+    with transaction() as session:
+        delivering.extend(session, [leased], duration=LEASE)
+    let_time_pass(LEASE / 2)
+    assert lease() == []
+
+    let_time_pass(LEASE)
+    (other,) = lease()
+    with transaction() as session:
+        delivering.extend(session, [leased], duration=LEASE * 10)
+    let_time_pass(LEASE * 2)
+    assert [one.id for one in lease()] == [other.id]
+
+
 def test_a_released_endpoint_is_free_at_once(endpoint, judge):
     endpoint()
     judge()

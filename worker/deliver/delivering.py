@@ -5,6 +5,7 @@ coroutines; the database is asked from threads.
 """
 
 import asyncio
+import contextlib
 import functools
 import threading
 import time
@@ -35,8 +36,10 @@ _IN_FLIGHT = 2
 """Posts to one endpoint: enough to keep it busy, too few to flood it."""
 _BATCH = 40
 _BATCH_SECONDS = 5.0
-"""After which no post of the batch is begun: the lease has to outlast the last one."""
-_LEASE = timedelta(seconds=30)
+"""After which no post of the batch is begun, so that what has arrived is recorded soon."""
+_LEASE = timedelta(seconds=6)
+"""Pushed forward with every look. So long do the endpoints of a dead deliverer wait."""
+_PATIENCE_SECONDS = 30
 
 
 class Delivering:
@@ -48,7 +51,7 @@ class Delivering:
         self._stopping = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._bell = asyncio.Event()
-        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._busy: dict[Leased, asyncio.Task[None]] = {}
         self._database = ThreadPoolExecutor(8, thread_name_prefix="database")
         self._thread = threading.Thread(target=self._run, name="deliver", daemon=True)
 
@@ -64,7 +67,7 @@ class Delivering:
         self._stopping.set()
         if self._thread.is_alive():
             self.wake()
-            self._thread.join(timeout=_LEASE.total_seconds())
+            self._thread.join(timeout=_PATIENCE_SECONDS)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -72,24 +75,26 @@ class Delivering:
 
     async def _deliver(self) -> None:
         self._poster = Poster(self._allowed)
-        while not self._stopping.is_set():
+        while self._busy or not self._stopping.is_set():
             self._bell.clear()
             try:
-                leased = await self._ask(
-                    delivering.lease, limit=_ENDPOINTS - len(self._busy), duration=_LEASE
-                )
+                await self._look()
             except DefectScopeError as error:
-                log.warning("lease_failed", error=str(error))
-                leased = []
-            for endpoint in leased:
-                self._busy[endpoint.id] = asyncio.create_task(self._serve(endpoint))
-            try:
+                log.warning("look_failed", error=str(error))
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await self._bell.wait()
-            except TimeoutError:
-                pass
-        await asyncio.gather(*self._busy.values())
         await self._poster.close()
+
+    async def _look(self) -> None:
+        """Keep what is ours, and take what is due."""
+        if self._busy:
+            await self._ask(delivering.extend, list(self._busy), duration=_LEASE)
+        if self._stopping.is_set():
+            return
+        limit = _ENDPOINTS - len(self._busy)
+        for endpoint in await self._ask(delivering.lease, limit=limit, duration=_LEASE):
+            self._busy[endpoint] = asyncio.create_task(self._serve(endpoint))
 
     async def _serve(self, endpoint: Leased) -> None:
         """Send what is due to this endpoint, batch by batch, while that makes sense."""
@@ -113,7 +118,7 @@ class Delivering:
         except Exception:
             log.exception("delivering_failed", endpoint=endpoint.id)
         finally:
-            del self._busy[endpoint.id]
+            del self._busy[endpoint]
             # Something may have become due between the last look and the release.
             self._bell.set()
 
