@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from shared.errors import NotFound
+from shared.errors import InvalidInput, NotFound
 from shared.ids import new_id
 from shared.tables import Inspection, Product, Status
 from shared.webhook_tables import (
@@ -35,6 +35,8 @@ from shared.webhook_tables import (
     WebhookEndpoint,
 )
 
+MOST_REPLAYED = 20_000
+"""At once: they are written in one transaction."""
 EVENT_OF = {
     Status.SUCCEEDED: Event.INSPECTION_COMPLETED,
     Status.FAILED: Event.INSPECTION_FAILED,
@@ -85,6 +87,7 @@ def replay(
 
     Also of inspections that ended before it existed, or while it was disabled. What was sent before
     keeps its id, so that a receiver knows it. `since` and `until` bound the end of the inspection.
+    Raises InvalidInput for more than `MOST_REPLAYED`.
     """
     query = _wanted().where(WebhookEndpoint.id == endpoint.id)
     if since is not None:
@@ -95,7 +98,13 @@ def replay(
         query = query.where(Inspection.lot == lot)
     if serial is not None:
         query = query.where(Inspection.serial == serial)
-    rows = session.execute(query).all()
+    rows = session.execute(query.limit(MOST_REPLAYED + 1)).all()
+    if len(rows) > MOST_REPLAYED:
+        raise InvalidInput(
+            f"These are more than {MOST_REPLAYED:,} inspections; replay a shorter span, one after "
+            "the other.",
+            code="too_many_to_replay",
+        )
     for start in range(0, len(rows), 1000):
         statement = upsert(WebhookDelivery)
         session.execute(

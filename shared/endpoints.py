@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from shared import audit
@@ -99,18 +99,15 @@ def list_endpoints(session: Session, organisation_id: str) -> list[WebhookEndpoi
     )
 
 
+def get(session: Session, *, organisation_id: str, endpoint_id: str) -> WebhookEndpoint:
+    """Raises NotFound, also for what belongs to another organisation."""
+    return _found(session.scalar(_one(organisation_id, endpoint_id)), endpoint_id)
+
+
 def lock(session: Session, *, organisation_id: str, endpoint_id: str) -> WebhookEndpoint:
-    """The endpoint, to be changed. Raises NotFound."""
-    row = session.scalar(
-        select(WebhookEndpoint)
-        .where(
-            WebhookEndpoint.id == endpoint_id, WebhookEndpoint.organisation_id == organisation_id
-        )
-        .with_for_update()
-    )
-    if row is None:
-        raise NotFound(f"There is no webhook endpoint {endpoint_id}.")
-    return row
+    """As `get`, to be changed."""
+    row = session.scalar(_one(organisation_id, endpoint_id).with_for_update())
+    return _found(row, endpoint_id)
 
 
 def rotate(session: Session, row: WebhookEndpoint, *, actor: str) -> None:
@@ -140,6 +137,18 @@ def delete(session: Session, row: WebhookEndpoint, *, actor: str) -> None:
     """With its deliveries and their log."""
     _note(session, row, Action.WEBHOOK_DELETED, actor, url=row.url)
     session.delete(row)
+
+
+def _one(organisation_id: str, endpoint_id: str) -> Select[WebhookEndpoint]:
+    return select(WebhookEndpoint).where(
+        WebhookEndpoint.id == endpoint_id, WebhookEndpoint.organisation_id == organisation_id
+    )
+
+
+def _found(row: WebhookEndpoint | None, endpoint_id: str) -> WebhookEndpoint:
+    if row is None:
+        raise NotFound(f"There is no webhook endpoint {endpoint_id}.")
+    return row
 
 
 def _fields(url: str, events: Iterable[Event], filter_: Filter, description: str) -> dict[str, Any]:

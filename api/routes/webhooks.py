@@ -93,7 +93,7 @@ def list_endpoints(caller: Admin) -> EndpointsOut:
 def get_endpoint(endpoint_id: EndpointId, caller: Admin) -> EndpointOut:
     with transaction() as session:
         return EndpointOut.of(
-            endpoints.lock(session, organisation_id=caller.organisation_id, endpoint_id=endpoint_id)
+            endpoints.get(session, organisation_id=caller.organisation_id, endpoint_id=endpoint_id)
         )
 
 
@@ -243,7 +243,7 @@ def list_deliveries(
 ) -> DeliveryPage:
     """Newest first."""
     with transaction() as session:
-        endpoint = endpoints.lock(
+        endpoint = endpoints.get(
             session, organisation_id=caller.organisation_id, endpoint_id=endpoint_id
         )
         rows, next_page_token = deliveries.page(

@@ -393,6 +393,16 @@ def test_a_replay_goes_by_time_lot_and_serial(db, endpoint, judge, organisation)
     assert replay(organisation, id_, since=hour_ago) == 1
 
 
+def test_a_replay_of_too_much_is_refused_whole(db, endpoint, judge, organisation, monkeypatch):
+    monkeypatch.setattr(deliveries, "MOST_REPLAYED", 2)
+    judge(3)
+    id_ = endpoint()
+
+    with pytest.raises(InvalidInput, match="shorter span"):
+        replay(organisation, id_, lot="L7")
+    assert written(db) == []
+
+
 def test_old_deliveries_and_their_log_are_forgotten_and_what_waits_is_not(db, endpoint, judge):
     endpoint()
     judge(2)
