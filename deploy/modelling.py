@@ -199,7 +199,7 @@ def _document(
             "error": {"code": judgement.code, "message": str(judgement)},
         }
     outcome = judgement.outcome
-    scores = scores_out(judgement.scores, model.manifest.thresholds)
+    scores = scores_out(judgement.scores, model.manifest.thresholds, judgement.anomaly_regions())
     return document | {
         "status": Status.SUCCEEDED.value,
         "verdict": outcome.verdict.value,

@@ -3,6 +3,7 @@
 from alembic import context
 from sqlalchemy import Connection
 
+from shared import webhook_tables  # noqa: F401 - the rest of the tables
 from shared.tables import Table
 
 _connection: Connection = context.config.attributes["connection"]

@@ -1,7 +1,7 @@
-"""The audit log: who changed what concerns more than one inspection. Only ever appended to.
+"""The audit log: who changed what, and which parts people decided. Only ever appended to.
 
 An entry is written in the transaction of the change, so there is neither without the other; the
-database refuses to change or remove one. What happens to a single inspection is in its history.
+database refuses to change or remove one. What machines do to an inspection is in its history only.
 """
 
 from enum import StrEnum
@@ -23,6 +23,9 @@ class Action(StrEnum):
     SHADOW_STARTED = "shadow.started"
     SHADOW_STOPPED = "shadow.stopped"
     RETENTION_CHANGED = "retention.changed"
+    AUDIT_SHARE_CHANGED = "audit_share.changed"
+    THRESHOLDS_CHANGED = "thresholds.changed"
+    REVIEW_DECIDED = "review.decided"
     WEBHOOK_CREATED = "webhook.created"
     WEBHOOK_CHANGED = "webhook.changed"
     WEBHOOK_ROTATED = "webhook.rotated"

@@ -8,16 +8,23 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
+    Row,
     Select,
     String,
-    and_,
     any_,
+    case,
     cast,
     delete,
     func,
     insert,
+    literal,
+    null,
     or_,
     select,
+    text,
+    true,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -25,7 +32,7 @@ from sqlalchemy.orm import Session
 
 from shared.errors import InvalidInput, NotFound
 from shared.ids import new_id
-from shared.tables import Inspection, Product, Status
+from shared.tables import Inspection, Product, Review, ReviewDecision, Status
 from shared.webhook_tables import (
     DeliveryStatus,
     EndpointStatus,
@@ -48,15 +55,12 @@ def announce(session: Session, inspection_ids: Sequence[str]) -> int:
 
     Called in the transaction that ends the inspections, so that no verdict stays untold.
     """
-    rows = session.execute(
-        _wanted().where(
-            Inspection.id.in_(inspection_ids),
-            WebhookEndpoint.status != EndpointStatus.DISABLED,
-        )
-    ).all()
-    if rows:
-        session.execute(insert(WebhookDelivery), [_new(row) for row in rows])
-    return len(rows)
+    return _write(session, _ended().where(Inspection.id.in_(inspection_ids)))
+
+
+def announce_decision(session: Session, decision_id: str) -> int:
+    """The same of what a person decided, in the transaction of the decision."""
+    return _write(session, _decided().where(ReviewDecision.id == decision_id))
 
 
 def announce_test(session: Session, endpoint: WebhookEndpoint) -> WebhookDelivery:
@@ -86,22 +90,24 @@ def replay(
     """Send once more what the endpoint should have heard of; returns how many deliveries.
 
     Also of inspections that ended before it existed, or while it was disabled. What was sent before
-    keeps its id, so that a receiver knows it. `since` and `until` bound the end of the inspection.
-    Raises InvalidInput for more than `MOST_REPLAYED`.
+    keeps its id, so that a receiver knows it. `since` and `until` bound the end of the inspection,
+    or the moment of the decision. Raises InvalidInput for more than `MOST_REPLAYED`.
     """
-    query = _wanted().where(WebhookEndpoint.id == endpoint.id)
-    if since is not None:
-        query = query.where(Inspection.finished_at >= since)
-    if until is not None:
-        query = query.where(Inspection.finished_at < until)
-    if lot is not None:
-        query = query.where(Inspection.lot == lot)
-    if serial is not None:
-        query = query.where(Inspection.serial == serial)
-    rows = session.execute(query.limit(MOST_REPLAYED + 1)).all()
+    rows: list[Row[str, str, str, str, str | None]] = []
+    for query, at in ((_ended(), Inspection.finished_at), (_decided(), ReviewDecision.at)):
+        wanted = query.where(WebhookEndpoint.id == endpoint.id)
+        if since is not None:
+            wanted = wanted.where(at >= since)
+        if until is not None:
+            wanted = wanted.where(at < until)
+        if lot is not None:
+            wanted = wanted.where(Inspection.lot == lot)
+        if serial is not None:
+            wanted = wanted.where(Inspection.serial == serial)
+        rows += session.execute(wanted.limit(MOST_REPLAYED + 1)).all()
     if len(rows) > MOST_REPLAYED:
         raise InvalidInput(
-            f"These are more than {MOST_REPLAYED:,} inspections; replay a shorter span, one after "
+            f"These are more than {MOST_REPLAYED:,} events; replay a shorter span, one after "
             "the other.",
             code="too_many_to_replay",
         )
@@ -109,7 +115,13 @@ def replay(
         statement = upsert(WebhookDelivery)
         session.execute(
             statement.on_conflict_do_update(
-                index_elements=["endpoint_id", "inspection_id", "event"], set_=_AGAIN
+                index_elements=[
+                    "endpoint_id",
+                    "inspection_id",
+                    "event",
+                    text("coalesce(decision_id, '')"),
+                ],
+                set_=_AGAIN,
             ),
             [_new(row) for row in rows[start : start + 1000]],
         )
@@ -188,12 +200,27 @@ _AGAIN = {
 }
 
 
-def _wanted() -> Select[str, str, str, Status]:
+def _ended() -> Select[str, str, str, str, str | None]:
     """Which endpoint hears of which ended inspection, by its subscription and filter."""
-    hears = [
-        and_(Inspection.status == status, any_(WebhookEndpoint.events) == event.value)
-        for status, event in EVENT_OF.items()
-    ]
+    event = case(
+        {status.value: event.value for status, event in EVENT_OF.items()},
+        value=cast(Inspection.status, String),
+    )
+    return _heard(event, null(), Inspection.status.in_(EVENT_OF))
+
+
+def _decided() -> Select[str, str, str, str, str | None]:
+    """Which endpoint hears of which decision; its filter sees the part as it is since."""
+    return (
+        _heard(literal(Event.REVIEW_DECIDED.value), ReviewDecision.id, true())
+        .join(Review, Review.inspection_id == Inspection.id)
+        .join(ReviewDecision, ReviewDecision.review_id == Review.id)
+    )
+
+
+def _heard(
+    event: ColumnElement[str], decision_id: Any, happened: ColumnElement[bool]
+) -> Select[str, str, str, str, str | None]:
     filters = (
         (WebhookEndpoint.products, Product.name),
         (WebhookEndpoint.lines, Inspection.line),
@@ -202,24 +229,38 @@ def _wanted() -> Select[str, str, str, Status]:
     )
     return (
         select(
-            WebhookEndpoint.organisation_id, WebhookEndpoint.id, Inspection.id, Inspection.status
+            WebhookEndpoint.organisation_id,
+            WebhookEndpoint.id,
+            Inspection.id,
+            event.label("event"),
+            type_coerce(decision_id, String).label("decision_id"),
         )
+        .select_from(WebhookEndpoint)
         .join(Inspection, Inspection.organisation_id == WebhookEndpoint.organisation_id)
         .join(Product, Product.id == Inspection.product_id)
         .where(
-            or_(*hears),
+            happened,
+            any_(WebhookEndpoint.events) == event,
             *(or_(func.cardinality(named) == 0, any_(named) == value) for named, value in filters),
         )
     )
 
 
+def _write(session: Session, wanted: Select[str, str, str, str, str | None]) -> int:
+    rows = session.execute(wanted.where(WebhookEndpoint.status != EndpointStatus.DISABLED)).all()
+    if rows:
+        session.execute(insert(WebhookDelivery), [_new(row) for row in rows])
+    return len(rows)
+
+
 def _new(wanted: Sequence[Any]) -> dict[str, object]:
-    organisation_id, endpoint_id, inspection_id, status = wanted
+    organisation_id, endpoint_id, inspection_id, event, decision_id = wanted
     return {
         "id": new_id("msg"),
         "organisation_id": organisation_id,
         "endpoint_id": endpoint_id,
         "inspection_id": inspection_id,
-        "event": EVENT_OF[status],
+        "decision_id": decision_id,
+        "event": Event(event),
         "status": DeliveryStatus.PENDING,
     }

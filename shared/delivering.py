@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from shared import audit
 from shared.audit import Action
-from shared.tables import Inspection
+from shared.tables import Inspection, ReviewDecision
 from shared.webhook_tables import (
     DeliveryStatus,
     EndpointStatus,
@@ -59,6 +59,7 @@ class Due:
     event: Event
     created_at: datetime
     inspection: Inspection | None
+    decision: ReviewDecision | None
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,9 @@ def lease(session: Session, *, limit: int, duration: timedelta) -> list[Leased]:
 def due(session: Session, endpoint: Leased, *, limit: int) -> list[Due]:
     """What is to be sent to it now, the longest due first."""
     rows = session.execute(
-        select(WebhookDelivery, Inspection)
+        select(WebhookDelivery, Inspection, ReviewDecision)
         .outerjoin(Inspection, Inspection.id == WebhookDelivery.inspection_id)
+        .outerjoin(ReviewDecision, ReviewDecision.id == WebhookDelivery.decision_id)
         .where(
             WebhookDelivery.endpoint_id == endpoint.id,
             WebhookDelivery.status == DeliveryStatus.PENDING,
@@ -138,7 +140,10 @@ def due(session: Session, endpoint: Leased, *, limit: int) -> list[Due]:
         .order_by(WebhookDelivery.run_at)
         .limit(limit)
     ).all()
-    return [Due(row.id, row.event, row.created_at, inspection) for row, inspection in rows]
+    return [
+        Due(row.id, row.event, row.created_at, inspection, decision)
+        for row, inspection, decision in rows
+    ]
 
 
 def settle(

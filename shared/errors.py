@@ -85,6 +85,18 @@ class Conflict(Rejected):
     code = "conflict"
 
 
+class PreconditionFailed(Rejected):
+    """The thing was changed since the caller looked at it."""
+
+    code = "changed_meanwhile"
+
+
+class PreconditionRequired(Rejected):
+    """A change that must name what it was made from."""
+
+    code = "if_match_required"
+
+
 class DamagedBundle(Rejected):
     """A bundle whose files do not match the digests in its manifest."""
 

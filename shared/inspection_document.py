@@ -3,15 +3,19 @@
 Links are the service's own and stay valid; storage links behind them do not.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.manifest import Thresholds
+from shared.regions import Polygon
 from shared.tables import (
     TERMINAL,
     Inspection,
+    Review,
+    ReviewDecision,
+    ReviewStatus,
     Status,
 )
 from shared.verdicts import (
@@ -33,6 +37,8 @@ INSPECTION_EXAMPLE: dict[str, Any] = {
     "verdict": "defective",
     "disposition": "hold",
     "verdict_source": "model",
+    "model_verdict": "defective",
+    "model_disposition": "hold",
     "needs_review": True,
     "review_reasons": ["model_disagreement"],
     "part": {"serial": "SN1", "lot": "L7", "line": "L2", "station": "cam1"},
@@ -41,7 +47,13 @@ INSPECTION_EXAMPLE: dict[str, Any] = {
     "priority": 5,
     "batch_id": None,
     "classifier": {"defect_probability": 0.41, "threshold": 0.336, "defective": True},
-    "autoencoder": {"mse": 0.0021, "anomaly_score": 3.1, "threshold": 4.2, "anomalous": False},
+    "autoencoder": {
+        "mse": 0.0021,
+        "anomaly_score": 3.1,
+        "threshold": 4.2,
+        "anomalous": False,
+        "regions": [],
+    },
     "domain": {"distance": 31.0, "limit": 55.0, "in_domain": True},
     "quality": {"ok": True, "reasons": []},
     "model": {
@@ -60,7 +72,7 @@ INSPECTION_EXAMPLE: dict[str, Any] = {
     },
     "overlay_url": f"{_EXAMPLE_URL}/overlay",
     "anomaly_map_url": f"{_EXAMPLE_URL}/anomaly-map",
-    "review": {"id": "rev_01kaqz2mjw3q8f7v6s5d4n3b2a", "status": "open"},
+    "review": {"id": "rev_01kaqz2mjw3q8f7v6s5d4n3b2a", "status": "open", "decision": None},
     "error": None,
     "timings_ms": {
         "queued": 3,
@@ -99,6 +111,10 @@ class AutoencoderOut(BaseModel):
     anomaly_score: float = Field(description="Standard deviations above good parts.")
     threshold: float
     anomalous: bool
+    regions: list[Polygon] = Field(
+        description="Where it is above the threshold, the strangest region first: polygons of "
+        "[x, y] in shares of the photo's width and height."
+    )
 
 
 class DomainOut(BaseModel):
@@ -128,9 +144,44 @@ class ImageOut(BaseModel):
     url: str | None = Field(description="Null once it was deleted, as are those of the maps.")
 
 
-class ReviewOut(BaseModel):
+class DecisionOut(BaseModel):
+    """What a person decided. A later decision supersedes an earlier one."""
+
     id: str
-    status: str
+    reviewer: str = Field(description="The key of whoever decided.")
+    verdict: Verdict
+    defect_type: str | None
+    region: list[Polygon] | None = Field(
+        description="Where the defect is, as in `autoencoder.regions`."
+    )
+    comment: str
+    at: datetime
+
+    @classmethod
+    def of(cls, row: ReviewDecision) -> Self:
+        return cls(
+            id=row.id,
+            reviewer=row.reviewer,
+            verdict=row.verdict,
+            defect_type=row.defect_type,
+            region=row.region,
+            comment=row.comment,
+            at=row.at,
+        )
+
+
+class InspectionReviewOut(BaseModel):
+    id: str
+    status: ReviewStatus
+    decision: DecisionOut | None = Field(description="The one in force.")
+
+    @classmethod
+    def of(cls, row: Review) -> Self:
+        return cls(
+            id=row.id,
+            status=row.status(datetime.now(UTC)),
+            decision=DecisionOut.of(row.decision) if row.decision else None,
+        )
 
 
 class ErrorOut(BaseModel):
@@ -163,10 +214,14 @@ class InspectionOut(BaseModel):
     id: str
     status: Status
     product: str
-    verdict: Verdict | None
+    verdict: Verdict | None = Field(description="The person's, once one has decided.")
     disposition: Disposition | None = Field(description="What to do with the part.")
     verdict_source: Literal["model", "person"] | None
-    needs_review: bool
+    model_verdict: Verdict | None = Field(description="The model's, whatever a person decided.")
+    model_disposition: Disposition | None = Field(
+        description="What the model's verdict would mean; `random_audit` holds parts that pass."
+    )
+    needs_review: bool = Field(description="A person must look, and none has decided yet.")
     review_reasons: list[ReviewReason]
     part: PartOut
     captured_at: datetime | None
@@ -181,7 +236,7 @@ class InspectionOut(BaseModel):
     image: ImageOut
     overlay_url: str | None
     anomaly_map_url: str | None
-    review: ReviewOut | None
+    review: InspectionReviewOut | None
     error: ErrorOut | None
     timings_ms: TimingsOut | None
     created_at: datetime
@@ -200,7 +255,8 @@ class InspectionOut(BaseModel):
             verdict=row.verdict,
             disposition=row.disposition,
             verdict_source=row.verdict_source.value if row.verdict_source else None,
-            needs_review=bool(row.review_reasons),
+            needs_review=bool(row.review_reasons)
+            and (row.review is None or row.review.decided_at is None),
             review_reasons=[ReviewReason(reason) for reason in row.review_reasons],
             part=PartOut(serial=row.serial, lot=row.lot, line=row.line, station=row.station),
             captured_at=row.captured_at,
@@ -208,7 +264,11 @@ class InspectionOut(BaseModel):
             priority=row.priority,
             batch_id=row.batch_id,
             **(
-                scores_out(_scores(row), Thresholds.model_validate(row.model_version.thresholds))
+                scores_out(
+                    _scores(row),
+                    Thresholds.model_validate(row.model_version.thresholds),
+                    row.anomaly_regions or [],
+                )
                 if row.status is Status.SUCCEEDED
                 else _NO_SCORES
             ),
@@ -228,7 +288,7 @@ class InspectionOut(BaseModel):
             ),
             overlay_url=f"{url}/overlay" if row.overlay_key and is_kept else None,
             anomaly_map_url=f"{url}/anomaly-map" if row.anomaly_map_key and is_kept else None,
-            review=ReviewOut(id=row.review.id, status=row.review.status) if row.review else None,
+            review=InspectionReviewOut.of(row.review) if row.review else None,
             error=ErrorOut(code=row.error_code, message=row.error_message or "")
             if row.error_code
             else None,
@@ -244,13 +304,22 @@ class InspectionOut(BaseModel):
         return self.status in TERMINAL
 
 
-_NO_SCORES: dict[str, Any] = dict.fromkeys(("classifier", "autoencoder", "domain", "quality"))
+_NO_SCORES: dict[str, Any] = dict.fromkeys(
+    (
+        *("classifier", "autoencoder", "domain", "quality"),
+        *("model_verdict", "model_disposition"),
+    )
+)
 
 
-def scores_out(scores: Scores, thresholds: Thresholds) -> dict[str, Any]:
+def scores_out(
+    scores: Scores, thresholds: Thresholds, regions: list[list[list[float]]]
+) -> dict[str, Any]:
     """What the models said, each number beside the threshold that it is held against."""
     outcome = decide(scores, thresholds)
     return {
+        "model_verdict": outcome.verdict,
+        "model_disposition": outcome.disposition,
         "classifier": ClassifierOut(
             defect_probability=scores.defect_probability,
             threshold=thresholds.defect_probability,
@@ -261,6 +330,7 @@ def scores_out(scores: Scores, thresholds: Thresholds) -> dict[str, Any]:
             anomaly_score=scores.anomaly_score,
             threshold=thresholds.anomaly_score,
             anomalous=outcome.is_anomalous,
+            regions=regions,
         ),
         "domain": DomainOut(
             distance=scores.domain_distance,

@@ -10,8 +10,9 @@ the lease. Every change leaves an event in the history.
       └──give_back, sweep─┘ └──fail, sweep (last attempt)──▶ failed
 """
 
+import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 from uuid import uuid4
@@ -21,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from shared.deliveries import announce
 from shared.errors import Conflict, NotFound
-from shared.reviews import open_reviews
+from shared.reviews import Held, open_reviews
 from shared.scheduling import DATABASE_NOW, Moment, due_photos
 from shared.shadows import ShadowJudgement, keep_shadow_results
 from shared.tables import (
@@ -31,7 +32,7 @@ from shared.tables import (
     Status,
     VerdictSource,
 )
-from shared.verdicts import FAILED, Outcome, Scores
+from shared.verdicts import FAILED, Outcome, Scores, audited
 
 _EVENTS = cast(Table, InspectionEvent.__table__)
 """By the class, SQLAlchemy would do as much for an event as for an inspection."""
@@ -72,6 +73,8 @@ class Recorded:
     engine: str
     overlay_key: str
     anomaly_map_key: str
+    anomaly_regions: list[list[list[float]]]
+    """Where the anomaly score is above its threshold: polygons as regions.py says."""
     timings_ms: dict[str, float]
     shadow: ShadowJudgement | None = None
 
@@ -196,7 +199,18 @@ def record(
     rows written here.
     """
     ours = _lock_ours(session, token, [result.id for result in results])
-    results = [result for result in results if result.id in ours]
+    results = [
+        replace(
+            result,
+            outcome=audited(
+                result.outcome,
+                share=ours[result.id].audit_share,
+                drawn=random.random(),  # noqa: S311 - nobody gains by guessing it
+            ),
+        )
+        for result in results
+        if result.id in ours
+    ]
     if not results:
         return frozenset()
     finished_at = session.execute(select(_at(now))).scalar_one()
@@ -220,6 +234,7 @@ def record(
                 "engine": result.engine,
                 "overlay_key": result.overlay_key,
                 "anomaly_map_key": result.anomaly_map_key,
+                "anomaly_regions": result.anomaly_regions,
                 "timings_ms": {
                     **result.timings_ms,
                     "total": _milliseconds(finished_at - ours[result.id].created_at),
@@ -232,7 +247,13 @@ def record(
     open_reviews(
         session,
         [
-            (ours[result.id].organisation_id, result.id, result.outcome.review_reasons)
+            Held(
+                ours[result.id].organisation_id,
+                result.id,
+                [reason.value for reason in result.outcome.review_reasons],
+                ours[result.id].priority,
+                ours[result.id].is_on_line,
+            )
             for result in results
             if result.outcome.review_reasons
         ],
@@ -382,6 +403,9 @@ class _Ours:
     organisation_id: str
     model_version_id: str
     created_at: datetime
+    priority: int
+    is_on_line: bool
+    audit_share: float
 
 
 def _lock_ours(session: Session, token: str, ids: Sequence[str]) -> dict[str, _Ours]:
@@ -392,6 +416,12 @@ def _lock_ours(session: Session, token: str, ids: Sequence[str]) -> dict[str, _O
             Inspection.organisation_id,
             Inspection.model_version_id,
             Inspection.created_at,
+            Inspection.priority,
+            Inspection.line,
+            select(Product.audit_share)
+            .where(Product.id == Inspection.product_id)
+            .scalar_subquery()
+            .label("audit_share"),
         )
         .where(
             Inspection.id.in_(ids),
@@ -401,7 +431,15 @@ def _lock_ours(session: Session, token: str, ids: Sequence[str]) -> dict[str, _O
         .with_for_update()
     )
     return {
-        row.id: _Ours(row.organisation_id, row.model_version_id, row.created_at) for row in rows
+        row.id: _Ours(
+            row.organisation_id,
+            row.model_version_id,
+            row.created_at,
+            row.priority,
+            row.line is not None,
+            row.audit_share,
+        )
+        for row in rows
     }
 
 
@@ -422,10 +460,22 @@ def _end_as_failed(
             error_message=message,
             finished_at=_at(now),
         )
-        .returning(Inspection.organisation_id, Inspection.id)
+        .returning(Inspection.organisation_id, Inspection.id, Inspection.priority, Inspection.line)
         .execution_options(synchronize_session=False)
     ).all()
-    open_reviews(session, [(row.organisation_id, row.id, reasons) for row in rows])
+    open_reviews(
+        session,
+        [
+            Held(
+                row.organisation_id,
+                row.id,
+                [reason.value for reason in reasons],
+                row.priority,
+                row.line is not None,
+            )
+            for row in rows
+        ],
+    )
     announce(session, ids)
     _note(session, ids, actor=actor, event="failed", detail={"code": code})
 

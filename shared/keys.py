@@ -112,6 +112,11 @@ def authenticate(session: Session, key: str) -> Caller:
     given = sha256(match[2].encode()).hexdigest()
     if row is None or not hmac.compare_digest(row.secret_sha256, given):
         raise refusal
+    return caller_of(row)
+
+
+def caller_of(row: ApiKey) -> Caller:
+    """Who calls with this key."""
     return Caller(
         row.id,
         row.organisation_id,

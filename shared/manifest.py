@@ -123,7 +123,7 @@ class Manifest(_Frozen):
     defect_types: tuple[Text, ...]
     data: DataCard
     recalibrated_from: Sha256 | None = None
-    """The bundle that this one is for another camera."""
+    """The bundle that this one is for another camera, or with other thresholds."""
     metrics: dict[Text, float]
     """Out-of-fold figures of training, for instance `classifier_auroc`."""
     provenance: Text

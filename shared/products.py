@@ -225,6 +225,25 @@ def list_activations(session: Session, product: Product) -> list[Activation]:
     return _latest_activations(session, product, None)
 
 
+def set_audit_share(
+    session: Session, *, organisation_id: str, name: str, share: float, actor: str
+) -> Product:
+    """Have a person look at this share of the parts that would pass. Raises NotFound."""
+    product = lock_product(session, organisation_id=organisation_id, name=name)
+    if product.audit_share != share:
+        audit.note(
+            session,
+            organisation_id=organisation_id,
+            actor=actor,
+            action=Action.AUDIT_SHARE_CHANGED,
+            subject=name,
+            before=product.audit_share,
+            after=share,
+        )
+        product.audit_share = share
+    return product
+
+
 def active_versions(session: Session) -> list[ModelVersion]:
     """The active version of every product: what a worker keeps warm."""
     return list(
@@ -250,6 +269,15 @@ def get_version(session: Session, version_id: str) -> ModelVersion:
         .where(ModelVersion.id == version_id)
         .options(undefer(ModelVersion.manifest))
     ).one()
+
+
+def defect_types(session: Session, version_id: str) -> tuple[str, ...]:
+    """The types of defects that this version was trained on."""
+    return tuple(
+        session.scalars(
+            select(ModelVersion.manifest["defect_types"]).where(ModelVersion.id == version_id)
+        ).one()
+    )
 
 
 def find_version(session: Session, product: Product, version: int) -> ModelVersion:

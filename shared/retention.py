@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from shared import audit
 from shared.audit import Action
 from shared.products import lock_product
-from shared.tables import Inspection, InspectionEvent, Product, Review, ReviewStatus
+from shared.tables import Inspection, InspectionEvent, Product, Review
 
 MOST_DAYS = 36_500
 
@@ -50,9 +50,7 @@ def set_retention(
 
 def find_expired(session: Session, *, limit: int) -> list[Pictures]:
     """Pictures that have been kept for long enough, at most those of `limit` inspections."""
-    undecided = exists().where(
-        Review.inspection_id == Inspection.id, Review.status != ReviewStatus.DECIDED
-    )
+    undecided = exists().where(Review.inspection_id == Inspection.id, Review.decided_at.is_(None))
     found: list[Pictures] = []
     kept_for_a_time = select(Product.id, Product.retention_days).where(
         Product.retention_days.is_not(None)

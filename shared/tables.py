@@ -140,6 +140,7 @@ class Product(Table):
             name="shadow_has_a_version_to_compare_with",
         ),
         CheckConstraint("retention_days > 0", name="retention_is_a_time"),
+        CheckConstraint("audit_share BETWEEN 0 AND 1", name="audit_share_is_a_share"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -155,6 +156,8 @@ class Product(Table):
     shadow_since: Mapped[datetime | None]
     retention_days: Mapped[int | None]
     """Days after its verdict for which the pictures of a photo are kept; None: for ever."""
+    audit_share: Mapped[float] = mapped_column(server_default="0")
+    """Share of the parts that would pass which a person looks at all the same."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     active_version: Mapped["ModelVersion | None"] = relationship(foreign_keys=[active_version_id])
@@ -321,6 +324,8 @@ class Inspection(Table):
     engine: Mapped[str | None]
     overlay_key: Mapped[str | None]
     anomaly_map_key: Mapped[str | None]
+    anomaly_regions: Mapped[list[Any] | None] = mapped_column(JSONB)
+    """Where the anomaly score is above its threshold: polygons as regions.py says."""
     timings_ms: Mapped[dict[str, Any] | None]
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
@@ -412,16 +417,91 @@ class Review(Table):
     """A part that waits for a person. One per inspection, opened with its verdict."""
 
     __tablename__ = "reviews"
-    __table_args__ = (Index(None, "organisation_id", "status", "created_at"),)
+    __table_args__ = (
+        CheckConstraint(
+            "(lease_token IS NULL) = (lease_until IS NULL) AND"
+            " (lease_token IS NULL) = (claimed_by IS NULL)",
+            name="claimed_or_not",
+        ),
+        CheckConstraint("(decided_at IS NULL) = (decision_id IS NULL)", name="decided_or_not"),
+        # What waits, most urgent first: small, whatever the number of decided ones.
+        Index(
+            "ix_reviews_queue",
+            "organisation_id",
+            text("priority DESC"),
+            text("is_on_line DESC"),
+            "id",
+            postgresql_where=text("decided_at IS NULL"),
+        ),
+        Index("ix_reviews_page", "organisation_id", "id"),
+        Index("ix_reviews_decided", "organisation_id", "decided_at"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     organisation_id: Mapped[str] = mapped_column(ForeignKey("organisations.id"))
     inspection_id: Mapped[str] = mapped_column(ForeignKey("inspections.id"), unique=True)
-    status: Mapped[ReviewStatus] = mapped_column(words(ReviewStatus, "status"))
     reasons: Mapped[list[str]]
+    priority: Mapped[int]
+    """Of the inspection."""
+    is_on_line: Mapped[bool]
+    """It came from a line, which may be waiting; others were sent by hand."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
+    # The lease of the person who looks at it.
+    lease_token: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    claimed_by: Mapped[str | None]
+    skipped_by: Mapped[list[str]] = mapped_column(server_default="{}")
+    """Who has put it off: offered to the others first."""
+
+    decided_at: Mapped[datetime | None]
+    """When it was decided first."""
+    decision_id: Mapped[str | None] = mapped_column(
+        ForeignKey("review_decisions.id", use_alter=True)
+    )
+    """The latest decision: the one in force."""
+
     inspection: Mapped[Inspection] = relationship(back_populates="review")
+    decision: Mapped["ReviewDecision | None"] = relationship(
+        foreign_keys=[decision_id], lazy="joined"
+    )
+
+    def status(self, now: datetime) -> ReviewStatus:
+        if self.decided_at is not None:
+            return ReviewStatus.DECIDED
+        is_held = self.lease_until is not None and self.lease_until > now
+        return ReviewStatus.CLAIMED if is_held else ReviewStatus.OPEN
+
+
+class ReviewDecision(Table):
+    """What a person decided. A trigger refuses UPDATE and DELETE: a later one supersedes it."""
+
+    __tablename__ = "review_decisions"
+    __table_args__ = (Index(None, "review_id", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    review_id: Mapped[str] = mapped_column(ForeignKey("reviews.id"))
+    organisation_id: Mapped[str] = mapped_column(ForeignKey("organisations.id"))
+    reviewer: Mapped[str]
+    """The id of a key, also where its owner decided in a browser."""
+    verdict: Mapped[Verdict] = mapped_column(words(Verdict, "verdict"))
+    defect_type: Mapped[str | None]
+    region: Mapped[list[Any] | None] = mapped_column(JSONB)
+    """Where the defect is: polygons as regions.py says."""
+    comment: Mapped[str] = mapped_column(server_default="")
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class WebSession(Table):
+    """Somebody who logged in to the pages with a key; it ends with the key at the latest."""
+
+    __tablename__ = "web_sessions"
+    __table_args__ = (Index(None, "expires_at"),)
+
+    token_sha256: Mapped[str] = mapped_column(primary_key=True)
+    api_key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
 
 
 class Worker(Table):

@@ -5,7 +5,7 @@ passes silently: any reason to doubt holds the part for a person.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from shared.manifest import Thresholds
@@ -30,6 +30,8 @@ class ReviewReason(StrEnum):
     OUT_OF_DOMAIN = "out_of_domain"
     LOW_QUALITY = "low_quality"
     INSPECTION_FAILED = "inspection_failed"
+    RANDOM_AUDIT = "random_audit"
+    """Nothing is wrong: passed parts are looked at now and then, to learn how many escape."""
 
 
 class QualityReason(StrEnum):
@@ -113,3 +115,24 @@ def decide(scores: Scores, thresholds: Thresholds) -> Outcome:
     else:
         disposition = Disposition.REJECT if is_defective else Disposition.PASS
     return Outcome(verdict, disposition, tuple(reasons), is_defective, is_anomalous, is_in_domain)
+
+
+def audited(outcome: Outcome, *, share: float, drawn: float) -> Outcome:
+    """The outcome, held for a person where it passes and `drawn` falls below `share`.
+
+    Both in [0, 1]; drawn is random. Only parts that would pass are drawn, each with the same
+    chance, so what people find among them holds for all that pass.
+    """
+    if outcome.disposition is not Disposition.PASS or drawn >= share:
+        return outcome
+    return replace(
+        outcome, disposition=Disposition.HOLD, review_reasons=(ReviewReason.RANDOM_AUDIT,)
+    )
+
+
+DISPOSITION_OF = {
+    Verdict.GOOD: Disposition.PASS,
+    Verdict.DEFECTIVE: Disposition.REJECT,
+    Verdict.UNDECIDABLE: Disposition.HOLD,
+}
+"""What happens to a part once a person has decided."""

@@ -9,12 +9,13 @@ from enum import StrEnum
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from shared.tables import Inspection, Table, words
+from shared.tables import Inspection, ReviewDecision, Table, words
 
 
 class Event(StrEnum):
     INSPECTION_COMPLETED = "inspection.completed"
     INSPECTION_FAILED = "inspection.failed"
+    REVIEW_DECIDED = "review.decided"
     TEST = "webhook.test"
 
 
@@ -73,7 +74,14 @@ class WebhookDelivery(Table):
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
         # One: sent again, it is the same delivery.
-        Index("uq_webhook_deliveries_event", "endpoint_id", "inspection_id", "event", unique=True),
+        Index(
+            "uq_webhook_deliveries_event",
+            "endpoint_id",
+            "inspection_id",
+            "event",
+            text("coalesce(decision_id, '')"),
+            unique=True,
+        ),
         Index(
             "ix_webhook_deliveries_due",
             "endpoint_id",
@@ -93,6 +101,7 @@ class WebhookDelivery(Table):
     organisation_id: Mapped[str] = mapped_column(ForeignKey("organisations.id"))
     endpoint_id: Mapped[str] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"))
     inspection_id: Mapped[str | None] = mapped_column(ForeignKey("inspections.id"))
+    decision_id: Mapped[str | None] = mapped_column(ForeignKey("review_decisions.id"))
     event: Mapped[Event] = mapped_column(words(Event, "event"))
     status: Mapped[DeliveryStatus] = mapped_column(words(DeliveryStatus, "status"))
     attempts: Mapped[int] = mapped_column(server_default="0")
@@ -102,6 +111,7 @@ class WebhookDelivery(Table):
     finished_at: Mapped[datetime | None]
 
     inspection: Mapped[Inspection | None] = relationship()
+    decision: Mapped[ReviewDecision | None] = relationship()
 
 
 class WebhookAttempt(Table):

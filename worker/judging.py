@@ -248,6 +248,7 @@ class Judging:
                 engine=one.model.inspector.engine.name,
                 overlay_key=overlay,
                 anomaly_map_key=anomaly_map,
+                anomaly_regions=judgement.anomaly_regions(),
                 timings_ms={
                     "queued": claimed.queued_ms,
                     "fetch": one.ready.fetch_ms,

@@ -7,7 +7,7 @@ Any worker does it, one at a time, under an advisory lock.
 import structlog
 from sqlalchemy import text
 
-from shared import deliveries, idempotency, retention, uploads
+from shared import deliveries, idempotency, retention, sessions, uploads
 from shared.db import transaction
 from shared.retention import Pictures
 from shared.settings import Settings
@@ -43,6 +43,7 @@ class Tidying:
             if session.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK}):
                 idempotency.forget_old(session)
                 deliveries.forget_old(session, days=self._log_days)
+                sessions.forget_old(session)
                 abandoned = uploads.forget_expired(session)
                 pictures = retention.find_expired(session, limit=_PICTURES_AT_ONCE)
         for key in (*abandoned, *(key for entry in pictures for key in entry.keys)):

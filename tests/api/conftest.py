@@ -87,13 +87,18 @@ def judge_all() -> Callable[..., list[str]]:
             timings = {"queued": 3, "fetch": 4, "decode": 9, "infer": 124, "record": 5}
             scores = Scores(probability, 0.0021, 3.1, 31.0, ())
             results.append(
-                Recorded(one.id, scores, outcome, "torch-cpu", overlay, anomaly_map, timings)
+                Recorded(
+                    one.id, scores, outcome, "torch-cpu", overlay, anomaly_map, REGIONS, timings
+                )
             )
         with transaction() as session:
             inspections.record(session, token=batch.token, results=results, worker="worker:test")
         return [one.id for one in batch.inspections]
 
     return judge
+
+
+REGIONS = [[[0.25, 0.25], [0.5, 0.25], [0.5, 0.5]]]
 
 
 def noise(width: int = 200, height: int = 160, kind: str = "PNG", seed: int = 0) -> bytes:

@@ -66,7 +66,7 @@ def judge(queued):
             said = ShadowJudgement.judged(claimed.shadow_version_id, scores, shadow)
         timings = dict.fromkeys(("queued", "fetch", "decode", "infer", "record"), 1.0)
         result = Recorded(
-            id_, Scores(0.1, 0.002, 1.0, 20.0, ()), active, "torch-cpu", "o", "a", timings, said
+            id_, Scores(0.1, 0.002, 1.0, 20.0, ()), active, "torch-cpu", "o", "a", [], timings, said
         )
         with transaction() as session:
             inspections.record(session, token=batch.token, results=[result], worker="worker:test")

@@ -57,7 +57,7 @@ def judge(queued):
                 return ids
             outcome = Outcome(Verdict.GOOD, disposition, (), False, False, True)
             results = [
-                Recorded(id_, Scores(0.1, 0.001, 1.0, 10.0, ()), outcome, "cpu", "o", "a", {})
+                Recorded(id_, Scores(0.1, 0.001, 1.0, 10.0, ()), outcome, "cpu", "o", "a", [], {})
                 for id_ in ids
             ]
             inspections.record(session, token=batch.token, results=results, worker="worker:a")
@@ -162,7 +162,7 @@ def test_a_worker_that_lost_its_lease_tells_nobody(db, endpoint, queued):
         inspections.sweep(session, max_attempts=3)
     outcome = Outcome(Verdict.GOOD, Disposition.PASS, (), False, False, True)
     scores = Scores(0.1, 0.001, 1.0, 10.0, ())
-    result = Recorded(batch.inspections[0].id, scores, outcome, "cpu", "o", "a", {})
+    result = Recorded(batch.inspections[0].id, scores, outcome, "cpu", "o", "a", [], {})
     with transaction() as session:
         inspections.record(session, token=batch.token, results=[result], worker="worker:late")
 

@@ -30,7 +30,9 @@ def record(token, *ids, reasons=()):
     outcome = Outcome(Verdict.GOOD, disposition, tuple(reasons), False, False, True)
     scores = Scores(0.1, 0.002, 1.0, 20.0, ())
     results = [
-        Recorded(id_, scores, outcome, "torch-cpu", f"{id_}-o.jpg", f"{id_}-a.jpg", {"infer": 5})
+        Recorded(
+            id_, scores, outcome, "torch-cpu", f"{id_}-o.jpg", f"{id_}-a.jpg", [], {"infer": 5}
+        )
         for id_ in ids
     ]
     with transaction() as session:

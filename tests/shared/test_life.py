@@ -120,7 +120,7 @@ class Life(RuleBasedStateMachine):
         disposition = Disposition.HOLD if is_held else Disposition.PASS
         outcome = Outcome(Verdict.GOOD, disposition, reasons, False, False, True)
         scores = Scores(0.1, 0.002, 1.0, 20.0, ())
-        results = [Recorded(id_, scores, outcome, "e", "o", "a", TIMINGS) for id_ in ids]
+        results = [Recorded(id_, scores, outcome, "e", "o", "a", [], TIMINGS) for id_ in ids]
         with transaction() as session:
             written = inspections.record(
                 session, token=token, results=results, worker="worker:1", now=self.now

@@ -3,10 +3,10 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, update
 
-from shared import inspections, retention
+from shared import inspections, retention, reviews
 from shared.db import transaction
 from shared.inspections import Recorded
-from shared.tables import Inspection, InspectionEvent, Review, ReviewStatus
+from shared.tables import Inspection, InspectionEvent
 from shared.verdicts import Disposition, Outcome, ReviewReason, Scores, Verdict
 
 TIMINGS = dict.fromkeys(("queued", "fetch", "decode", "infer", "record"), 1.0)
@@ -26,7 +26,7 @@ def judged(queued):
         outcome = Outcome(Verdict.GOOD, disposition, reasons, False, False, True)
         scores = Scores(0.1, 0.002, 1.0, 20.0, ())
         result = Recorded(
-            id_, scores, outcome, "torch-cpu", f"maps/{id_}-o", f"maps/{id_}-a", TIMINGS
+            id_, scores, outcome, "torch-cpu", f"maps/{id_}-o", f"maps/{id_}-a", [], TIMINGS
         )
         with transaction() as session:
             inspections.record(session, token=batch.token, results=[result], worker="worker:test")
@@ -81,7 +81,21 @@ def test_a_part_that_waits_for_a_person_keeps_its_pictures(organisation, judged)
     assert expired() == []
 
     with transaction() as session:
-        session.execute(update(Review).values(status=ReviewStatus.DECIDED))
+        claimed = reviews.claim_next(
+            session,
+            organisation_id=organisation,
+            reviewer="key_one",
+            filters=reviews.Filters(),
+            lease=timedelta(minutes=1),
+        )
+        reviews.decide(
+            session,
+            organisation_id=organisation,
+            review_id=claimed.id,
+            lease_token=claimed.lease_token,
+            reviewer="key_one",
+            decided=reviews.Decided(Verdict.GOOD),
+        )
     assert [found.inspection_id for found in expired()] == [held]
 
 

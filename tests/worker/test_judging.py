@@ -56,6 +56,7 @@ class StandIn:
                 np.zeros((8, 8), np.float32),
                 np.zeros((256, 256), np.float32),
                 Limits(gradcam_high=1.0, anomaly_low=1.0, anomaly_high=6.0),
+                4.0,
             )
             for photo in photos
         ]

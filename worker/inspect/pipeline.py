@@ -24,6 +24,7 @@ from worker.inspect.gradcam import evidence, gradcam
 from worker.inspect.head import defect_probability
 from worker.inspect.overlay import draw_overlay, scale
 from worker.inspect.preprocess import Photo, quality_reasons
+from worker.inspect.regions import outline
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Judgement:
     """Raw anomaly map (256, 256), standard deviations."""
     limits: Limits = field(repr=False)
     """The bundle's fixed scales, by which the maps are drawn."""
+    anomaly_threshold: float
 
     def overlay(self) -> bytes:
         """JPEG, 256 x 256: where the classifier looked."""
@@ -52,6 +54,10 @@ class Judgement:
         """JPEG, 256 x 256: where the photo differs from good parts."""
         heat = scale(self.strangeness, self.limits.anomaly_low, self.limits.anomaly_high)
         return draw_overlay(self.photo, heat)
+
+    def anomaly_regions(self) -> list[list[list[float]]]:
+        """Polygons around what is strange enough to call the part anomalous."""
+        return outline(self.strangeness, self.anomaly_threshold)
 
 
 @dataclass(frozen=True)
@@ -156,4 +162,5 @@ def _judge_one(photo: Photo, readings: Readings, row: int, model: ProductModel) 
         readings.attention[row].numpy().copy(),
         readings.strangeness[row].numpy().copy(),
         manifest.limits,
+        manifest.thresholds.anomaly_score,
     )

@@ -13,23 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
+from shared.intervals import LEVEL, TAIL, Interval, exact
 from worker.train.judged import Flags, Floats
 
-LEVEL = 0.95
 RESAMPLES = 2000
-
-Interval = tuple[float, float]
-
-_TAIL = (1 - LEVEL) / 2
-
-
-def exact(part: int, whole: int) -> Interval | None:
-    """Clopper-Pearson interval of a share, two-sided at 95 %; None of nothing."""
-    if whole == 0:
-        return None
-    low = float(beta.ppf(_TAIL, part, whole - part + 1)) if part else 0.0
-    high = float(beta.ppf(1 - _TAIL, part + 1, whole - part)) if part < whole else 1.0
-    return low, high
 
 
 def upper_bound(part: int, whole: int) -> float:
@@ -84,12 +71,12 @@ def exact_auroc(good: int, defective: int) -> Interval:
     Every photo put into one pair at most, the pairs are independent and each is
     in the right order with probability AUROC: n of n of them were.
     """
-    return float(_TAIL ** (1 / min(good, defective))), 1.0
+    return float(TAIL ** (1 / min(good, defective))), 1.0
 
 
 def percentile(figures: Floats) -> Interval:
     """The middle 95 % of a figure (R,) over the resamples."""
-    low, high = np.quantile(figures, (_TAIL, 1 - _TAIL))
+    low, high = np.quantile(figures, (TAIL, 1 - TAIL))
     return float(low), float(high)
 
 

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import DefectScopeError, UnusableData
+from shared.intervals import exact
 from worker.inspect.decode import decode
 from worker.inspect.overlay import scale
 from worker.inspect.preprocess import SIDE, resize
 from worker.train.dataset import GOOD
-from worker.train.intervals import exact, percentile, resample
+from worker.train.intervals import percentile, resample
 from worker.train.judged import Flags, Floats, JudgedPhoto, Maps
 
 MAX_FALSE_POSITIVE_RATE = 0.3

@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from shared.intervals import LEVEL, Interval, exact
 from shared.verdicts import Disposition, Verdict
 from worker.train import curves
 from worker.train.dataset import GOOD
 from worker.train.intervals import (
-    LEVEL,
     RESAMPLES,
-    Interval,
     Resamples,
-    exact,
     exact_auroc,
     in_words,
     percentile,

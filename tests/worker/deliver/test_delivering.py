@@ -64,7 +64,7 @@ def judge(queued):
             scores = Scores(0.1, 0.001, 1.0, 10.0, ())
             timings = dict.fromkeys(("queued", "fetch", "decode", "infer", "record"), 1.0)
             results = [
-                Recorded(one.id, scores, outcome, "cpu", "o", "a", timings)
+                Recorded(one.id, scores, outcome, "cpu", "o", "a", [], timings)
                 for one in batch.inspections
             ]
             inspections.record(session, token=batch.token, results=results, worker="worker:a")

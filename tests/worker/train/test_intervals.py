@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
+from shared.intervals import exact
 from worker.train.intervals import (
     auroc_difference,
-    exact,
     exact_auroc,
     in_words,
     percentile,
