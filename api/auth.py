@@ -80,4 +80,5 @@ FIRST = Depends(_caller)
 """Of a whole router: who has no key learns nothing, not even which ids could be."""
 Submitter = Annotated[Caller, Depends(_requires(Scope.SUBMIT))]
 Reader = Annotated[Caller, Depends(_requires(Scope.READ))]
+Reviewer = Annotated[Caller, Depends(_requires(Scope.REVIEW))]
 Admin = Annotated[Caller, Depends(_requires(Scope.ADMIN))]

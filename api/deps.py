@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from api.admission import Admission
 from api.rates import Rates
+from api.stream import Stream
 from api.waiting import Waiting
 from shared.queue import Ringer
 from shared.settings import Settings
@@ -18,7 +19,9 @@ class Gateway:
 
     settings: Settings
     bell: Ringer
+    deliverers: Ringer
     waiting: Waiting
+    stream: Stream
     door: Admission
     rates: Rates
 

@@ -22,13 +22,17 @@ from api.routes import (
     operations,
     predict,
     products,
+    reviews,
     shadows,
+    stream,
+    thresholds,
     uploads,
     webhooks,
 )
+from api.stream import Stream
 from api.waiting import Waiting
 from shared.logs import configure_logging
-from shared.queue import FINISHED, REVOKED, Ringer, celery_app
+from shared.queue import DELIVER, DELIVER_QUEUE, FINISHED, REVOKED, Ringer, celery_app
 from shared.settings import get_settings
 from shared.storage import storage
 
@@ -46,17 +50,33 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # Clients are made here, before request threads could make them twice.
     storage()
     celery_app()
-    gateway = Gateway(settings, Ringer(), Waiting(), Admission(settings), Rates(settings))
-    readers = {FINISHED: gateway.waiting.wake, REVOKED: auth.forget}
-    tasks = (gateway.waiting, gateway.door, gateway.rates, News(settings.redis_url, readers))
+    gateway = Gateway(
+        settings,
+        Ringer(),
+        Ringer(queue=DELIVER_QUEUE, task=DELIVER),
+        Waiting(),
+        Stream(),
+        Admission(settings),
+        Rates(settings),
+    )
+
+    def finished(ids: list[str]) -> None:
+        gateway.waiting.wake(ids)
+        gateway.stream.note(ids)
+
+    readers = {FINISHED: finished, REVOKED: auth.forget}
+    news = News(settings.redis_url, readers)
+    tasks = (gateway.waiting, gateway.stream, gateway.door, gateway.rates, news)
     app.state.gateway = gateway
     gateway.bell.start()
+    gateway.deliverers.start()
     for task in tasks:
         await task.start()
     yield
     for task in tasks:
         await task.stop()
     gateway.bell.stop()
+    gateway.deliverers.stop()
 
 
 def make_app() -> FastAPI:
@@ -73,8 +93,8 @@ def make_app() -> FastAPI:
     # Around everything: Starlette answers to surprises (500) outside of what is added to it.
     app.build_middleware_stack = lambda: AnswerHeaders(build())  # type: ignore[method-assign]
     for module in (
-        *(inspections, batches, uploads, predict),
-        *(products, shadows, keys, webhooks, audit, operations),
+        *(inspections, batches, uploads, predict, stream, reviews),
+        *(products, thresholds, shadows, keys, webhooks, audit, operations),
     ):
         app.include_router(module.router)
 

@@ -41,6 +41,9 @@ class ProductOut(BaseModel):
     retention_days: int | None = Field(
         description="Days after its verdict for which a photo's pictures are kept; null: for ever."
     )
+    audit_share: float = Field(
+        description="Share of the parts that would pass which a person looks at all the same."
+    )
     created_at: datetime
 
     @classmethod
@@ -51,6 +54,7 @@ class ProductOut(BaseModel):
             active_version=active.version if active else None,
             shadow_version=shadow.version if shadow else None,
             retention_days=row.retention_days,
+            audit_share=row.audit_share,
             created_at=row.created_at,
         )
 

@@ -52,10 +52,10 @@ _MAX_METADATA_DEPTH = 32
 def _storable(text: str) -> str:
     if any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise ValueError("control characters are not allowed")
-    return _encodable(text)
+    return encodable(text)
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -107,7 +107,7 @@ def _check_storable(node: Any, *, depth: int) -> None:
         case str() if "\0" in node:
             raise ValueError("NUL characters are not allowed")
         case str():
-            _encodable(node)
+            encodable(node)
         case float() if not math.isfinite(node):
             raise ValueError("a number is too large")
 

@@ -42,8 +42,12 @@ class EndpointIn(BaseModel):
     url: Annotated[str, StringConstraints(min_length=1, max_length=2000)] = Field(
         description="Where to POST: https, or http to a network that the operator has allowed."
     )
-    events: list[Literal[Event.INSPECTION_COMPLETED, Event.INSPECTION_FAILED]] = Field(
-        default=[Event.INSPECTION_COMPLETED, Event.INSPECTION_FAILED], min_length=1, max_length=2
+    events: list[
+        Literal[Event.INSPECTION_COMPLETED, Event.INSPECTION_FAILED, Event.REVIEW_DECIDED]
+    ] = Field(
+        default=[Event.INSPECTION_COMPLETED, Event.INSPECTION_FAILED, Event.REVIEW_DECIDED],
+        min_length=1,
+        max_length=3,
     )
     filter: FilterIn = FilterIn()
     description: Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")] = ""
@@ -120,6 +124,7 @@ class DeliveryOut(BaseModel):
     id: str = Field(description="The `webhook-id`: the same for every attempt.")
     endpoint_id: str
     inspection_id: str | None
+    decision_id: str | None = Field(description="What `review.decided` is about.")
     event: Event
     status: DeliveryStatus
     attempts: int
@@ -134,6 +139,7 @@ class DeliveryOut(BaseModel):
             id=row.id,
             endpoint_id=row.endpoint_id,
             inspection_id=row.inspection_id,
+            decision_id=row.decision_id,
             event=row.event,
             status=row.status,
             attempts=row.attempts,

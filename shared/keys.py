@@ -34,6 +34,12 @@ class Caller:
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
 
+VALID = (
+    ApiKey.revoked_at.is_(None),
+    or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
+)
+
+
 def new_key() -> str:
     """A fresh key in full; its secret part has 256 random bits."""
     return f"ds_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
@@ -102,13 +108,7 @@ def authenticate(session: Session, key: str) -> Caller:
     match = _FORM.fullmatch(key)
     if match is None:
         raise refusal
-    row = session.scalar(
-        select(ApiKey).where(
-            ApiKey.id == f"key_{match[1]}",
-            ApiKey.revoked_at.is_(None),
-            or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
-        )
-    )
+    row = session.scalar(select(ApiKey).where(ApiKey.id == f"key_{match[1]}", *VALID))
     given = sha256(match[2].encode()).hexdigest()
     if row is None or not hmac.compare_digest(row.secret_sha256, given):
         raise refusal
@@ -124,6 +124,11 @@ def caller_of(row: ApiKey) -> Caller:
         row.requests_per_second,
         row.max_queued,
     )
+
+
+def is_valid(session: Session, key_id: str) -> bool:
+    """Neither revoked nor expired."""
+    return session.scalar(select(ApiKey.id).where(ApiKey.id == key_id, *VALID)) is not None
 
 
 def list_keys(session: Session, organisation_id: str) -> list[ApiKey]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from shared import keys
@@ -58,8 +58,7 @@ def find(session: Session, token: str) -> Visitor:
         .where(
             WebSession.token_sha256 == _hash(token),
             WebSession.expires_at > func.now(),
-            ApiKey.revoked_at.is_(None),
-            or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
+            *keys.VALID,
         )
     )
     if row is None:

@@ -113,6 +113,13 @@ class Settings(BaseSettings):
         description="Folder where workers keep model files, by digest",
     )
 
+    review_lease_seconds: float = Field(
+        120,
+        gt=0,
+        description="How long a part is a reviewer's alone after the last sign of activity, "
+        "seconds",
+    )
+
     webhook_allowed_cidrs: str = Field(
         "",
         description="Private networks that webhooks may reach, also by plain http: CIDRs, "
@@ -142,6 +149,10 @@ class Settings(BaseSettings):
     def base_url(self) -> str:
         """Base of links where no request tells one."""
         return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+    @property
+    def review_lease(self) -> timedelta:
+        return timedelta(seconds=self.review_lease_seconds)
 
     @property
     def lease(self) -> timedelta:

@@ -22,7 +22,7 @@ from api.webhook_schemas import (
 from shared import addresses, deliveries, endpoints
 from shared.db import transaction
 from shared.errors import InvalidInput, NotFound
-from shared.webhook_events import InspectionEvent, TestEvent
+from shared.webhook_events import InspectionEvent, ReviewEvent, TestEvent
 from shared.webhook_tables import DeliveryStatus
 
 router = APIRouter(prefix="/v1", tags=["webhooks"], dependencies=[FIRST])
@@ -196,13 +196,15 @@ def resume(endpoint_id: EndpointId, caller: Admin) -> EndpointOut:
     summary="Send it a `webhook.test`",
     responses=responses(401, 403, 404, 429, 503),
 )
-def send_test(endpoint_id: EndpointId, caller: Admin) -> DeliveryOut:
+def send_test(endpoint_id: EndpointId, caller: Admin, gateway: AppGateway) -> DeliveryOut:
     """How it went is in the delivery's log a moment later."""
     with transaction() as session:
         row = endpoints.lock(
             session, organisation_id=caller.organisation_id, endpoint_id=endpoint_id
         )
-        return DeliveryOut.of(deliveries.announce_test(session, row), [])
+        delivery = deliveries.announce_test(session, row)
+    gateway.deliverers.ring()
+    return DeliveryOut.of(delivery, [])
 
 
 @router.post(
@@ -216,6 +218,7 @@ def send_test(endpoint_id: EndpointId, caller: Admin) -> DeliveryOut:
 def replay(
     endpoint_id: EndpointId,
     caller: Admin,
+    gateway: AppGateway,
     asked: Annotated[ReplayIn, Depends(reading(ReplayIn))],
 ) -> ReplayOut:
     """Also of what ended before the endpoint existed. What was sent before keeps its id."""
@@ -225,7 +228,9 @@ def replay(
         row = endpoints.lock(
             session, organisation_id=caller.organisation_id, endpoint_id=endpoint_id
         )
-        return ReplayOut(deliveries=deliveries.replay(session, row, **asked.model_dump()))
+        count = deliveries.replay(session, row, **asked.model_dump())
+    gateway.deliverers.ring()
+    return ReplayOut(deliveries=count)
 
 
 @router.get(
@@ -276,13 +281,15 @@ def get_delivery(delivery_id: DeliveryId, caller: Admin) -> DeliveryOut:
     summary="Send it again",
     responses=responses(401, 403, 404, 429, 503),
 )
-def redeliver(delivery_id: DeliveryId, caller: Admin) -> DeliveryOut:
+def redeliver(delivery_id: DeliveryId, caller: Admin, gateway: AppGateway) -> DeliveryOut:
     """With the same id, from the first attempt on."""
     with transaction() as session:
         row = deliveries.redeliver(
             session, organisation_id=caller.organisation_id, delivery_id=delivery_id
         )
-        return DeliveryOut.of(row, deliveries.attempts_of(session, [row.id]))
+        answer = DeliveryOut.of(row, deliveries.attempts_of(session, [row.id]))
+    gateway.deliverers.ring()
+    return answer
 
 
 @messages.post("inspection.completed", summary="A verdict")
@@ -296,6 +303,13 @@ def completed(body: InspectionEvent) -> None:
 @messages.post("inspection.failed", summary="No verdict: the part is held")
 def failed(body: InspectionEvent) -> None:
     """As `inspection.completed`, with `error` in the place of scores."""
+
+
+@messages.post("review.decided", summary="A person has decided about a part on hold")
+def decided(body: ReviewEvent) -> None:
+    """`data.disposition` is now pass or reject, or still hold where the person could not tell. A
+    decision that supersedes another one is an event of its own.
+    """
 
 
 @messages.post("webhook.test", summary="Nothing happened")

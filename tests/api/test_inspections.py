@@ -100,7 +100,9 @@ def test_the_verdict_is_in_the_document_when_it_is_judged(api, png, judge_all):
         "anomaly_score": 3.1,
         "threshold": 4.0,
         "anomalous": False,
+        "regions": [[[0.25, 0.25], [0.5, 0.25], [0.5, 0.5]]],
     }
+    assert document["model_verdict"] == "defective"
     assert document["domain"] == {"distance": 31.0, "limit": 50.0, "in_domain": True}
     assert document["model"]["version"] == 1
     assert document["timings_ms"]["infer"] == 124

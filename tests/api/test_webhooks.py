@@ -33,7 +33,7 @@ def test_the_secret_is_shown_once(api, create):
     assert shown == {name: value for name, value in made.items() if name != "secret"}
     assert shown == api.get(f"/v1/webhooks/{made['id']}").json()
     assert shown["status"] == "active"
-    assert shown["events"] == ["inspection.completed", "inspection.failed"]
+    assert shown["events"] == ["inspection.completed", "inspection.failed", "review.decided"]
     assert shown["filter"]["lines"] == ["L2"]
 
 
@@ -167,6 +167,9 @@ def test_a_replay_has_to_say_of_what(api, create, png, judge_all):
 def test_the_openapi_document_has_what_we_send(api):
     webhooks = api.get("/openapi.json").json()["webhooks"]
 
-    assert set(webhooks) == {"inspection.completed", "inspection.failed", "webhook.test"}
+    assert set(webhooks) == {
+        *("inspection.completed", "inspection.failed", "review.decided"),
+        "webhook.test",
+    }
     schema = webhooks["inspection.completed"]["post"]["requestBody"]["content"]["application/json"]
     assert schema["schema"] == {"$ref": "#/components/schemas/InspectionEvent"}
