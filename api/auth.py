@@ -1,4 +1,4 @@
-"""Who calls: `Authorization: Bearer ds_…` or `X-API-Key`.
+"""Who calls: `Authorization: Bearer ds_…` or `X-API-Key`; from our pages, the cookie of a session.
 
 A key that was valid a moment ago is not looked up again. Revoking it is told to every process over
 Redis; where that is away it takes effect after `REMEMBERED_SECONDS`. Keys that were refused are
@@ -15,8 +15,8 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import AppGateway
-from shared import keys
+from api.deps import AppGateway, Gateway
+from shared import keys, sessions
 from shared.db import transaction
 from shared.errors import Forbidden, Unauthenticated
 from shared.keys import Caller
@@ -24,6 +24,10 @@ from shared.tables import Scope
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `ds_<id>_<secret>`.")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key.")
+
+COOKIE = "defectscope"
+CSRF_HEADER = "X-CSRF-Token"
+_SAFE = frozenset({"GET", "HEAD"})
 
 REMEMBERED_SECONDS = 2.0
 
@@ -46,25 +50,55 @@ async def _caller(
     header: Annotated[str | None, Security(_header)],
 ) -> Caller:
     key = bearer.credentials if bearer else header
-    if not key:
+    if key:
+        caller = await _remembered_or(key, _authenticate)
+    elif token := request.cookies.get(COOKIE):
+        check_page(request, token, request.headers.get(CSRF_HEADER, ""))
+        caller = await _remembered_or(token, _find_session)
+    else:
         raise Unauthenticated("Send an API key: `Authorization: Bearer ds_…` or `X-API-Key: ds_…`.")
-    # By hash: secrets are not kept in memory.
-    name = sha256(key.encode()).digest()
-    with _remembering:
-        caller = _remembered.get(name)
-    if caller is None:
-        caller = await run_in_threadpool(_authenticate, key)
-        with _remembering:
-            _remembered[name] = caller
+    count(request, gateway, caller)
+    return caller
+
+
+def check_page(request: Request, token: str, sent: str) -> None:
+    """Raise Forbidden where a change does not come from one of our pages.
+
+    A browser sends the cookie with whatever another site makes it ask for.
+    """
+    if request.method not in _SAFE and not sessions.is_from_own_page(token, sent):
+        raise Forbidden(
+            "This change did not come from a page of ours; load the page again.", code="wrong_page"
+        )
+
+
+def count(request: Request, gateway: Gateway, caller: Caller) -> None:
+    """Take this request from the caller's rate. Raises TooMany."""
     # Named before it is asked: a refusal tells the caller's limits as well.
     request.state.bucket = gateway.rates.of(caller)
     gateway.rates.take(caller)
+
+
+async def _remembered_or(secret: str, look_up: Callable[[str], Caller]) -> Caller:
+    # By hash: secrets are not kept in memory.
+    name = sha256(secret.encode()).digest()
+    with _remembering:
+        caller = _remembered.get(name)
+    if caller is None:
+        caller = await run_in_threadpool(look_up, secret)
+        with _remembering:
+            _remembered[name] = caller
     return caller
 
 
 def _authenticate(key: str) -> Caller:
     with transaction() as session:
         return keys.authenticate(session, key)
+
+
+def _find_session(token: str) -> Caller:
+    with transaction() as session:
+        return sessions.find(session, token).caller
 
 
 def _requires(scope: Scope) -> Callable[[Caller], Awaitable[Caller]]:

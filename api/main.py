@@ -31,6 +31,7 @@ from api.routes import (
 )
 from api.stream import Stream
 from api.waiting import Waiting
+from api.web import pages
 from shared.logs import configure_logging
 from shared.queue import DELIVER, DELIVER_QUEUE, FINISHED, REVOKED, Ringer, celery_app
 from shared.settings import get_settings
@@ -97,6 +98,7 @@ def make_app() -> FastAPI:
         *(products, thresholds, shadows, keys, webhooks, audit, operations),
     ):
         app.include_router(module.router)
+    pages.install(app)
 
     app.webhooks.include_router(webhooks.messages)
     generate = app.openapi

@@ -102,6 +102,10 @@ def describe(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+def status_of(error: DefectScopeError) -> HTTPStatus:
+    return next(status for kind, status in _STATUS if isinstance(error, kind))
+
+
 def problem(
     status: int, code: str, detail: str, headers: dict[str, str] | None = None, **more: Any
 ) -> JSONResponse:
@@ -127,7 +131,7 @@ def install(app: FastAPI) -> None:
 
 def _deliberate(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, DefectScopeError)  # noqa: S101 - registered for this type
-    status = next(status for kind, status in _STATUS if isinstance(error, kind))
+    status = status_of(error)
     headers = {}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"

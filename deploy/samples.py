@@ -5,15 +5,15 @@ from pathlib import Path
 from rich.console import Console
 
 from api.client import DefectScope
-from deploy.bootstrap import BUNDLED
 from deploy.submit import submit_paths
+from shared.sample_photos import SAMPLES
 
 
 def show_samples(url: str, api_key: str, overlays: Path, console: Console) -> None:
     """Submit them like any photo, print the table, save the overlays to look at."""
     submit_paths(
         DefectScope(url, api_key),
-        [str(BUNDLED / "samples")],
+        [str(SAMPLES)],
         {"product": "bottle", "station": "samples"},
         overlays=overlays,
         as_json=False,

@@ -150,6 +150,17 @@ def get(session: Session, *, organisation_id: str, delivery_id: str) -> WebhookD
     return row
 
 
+def of_inspection(session: Session, inspection_id: str) -> list[WebhookDelivery]:
+    """What was told of it, oldest first."""
+    return list(
+        session.scalars(
+            select(WebhookDelivery)
+            .where(WebhookDelivery.inspection_id == inspection_id)
+            .order_by(WebhookDelivery.id)
+        )
+    )
+
+
 def attempts_of(session: Session, delivery_ids: Sequence[str]) -> list[WebhookAttempt]:
     """Oldest first."""
     return list(

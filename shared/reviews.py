@@ -292,6 +292,19 @@ def count_waiting(session: Session, *, organisation_id: str, filters: Filters) -
     ).one()
 
 
+def count_by_reason(session: Session, *, organisation_id: str) -> dict[ReviewReason, int]:
+    """How many undecided ones there are for each reason; one may have several."""
+    reasons = (
+        select(func.unnest(Review.reasons).label("reason"))
+        .where(Review.organisation_id == organisation_id, Review.decided_at.is_(None))
+        .subquery()
+    )
+    rows = session.execute(
+        select(reasons.c.reason, func.count()).group_by(reasons.c.reason).order_by(reasons.c.reason)
+    )
+    return {ReviewReason(reason): count for reason, count in rows}
+
+
 def _matching(filters: Filters, organisation_id: str) -> Select[Review]:
     query = (
         select(Review)

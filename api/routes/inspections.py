@@ -188,15 +188,7 @@ async def read(
     return inspection
 
 
-@router.get(
-    "",
-    response_model=InspectionPage,
-    summary="List inspections",
-    responses=responses(401, 403, 422, 429, 503),
-)
-def list_inspections(
-    caller: Reader,
-    base_url: BaseUrl,
+def _filters(
     serial: Word | None = None,
     lot: Word | None = None,
     line: Word | None = None,
@@ -208,13 +200,29 @@ def list_inspections(
     batch: Annotated[str | None, Query(max_length=64)] = None,
     since: Annotated[Instant | None, Query(description="Accepted at or after.")] = None,
     until: Annotated[Instant | None, Query(description="Accepted before.")] = None,
+) -> Filters:
+    return Filters(
+        serial, lot, line, station, product, verdict, disposition, status, batch, since, until
+    )
+
+
+ListFilters = Annotated[Filters, Depends(_filters)]
+
+
+@router.get(
+    "",
+    response_model=InspectionPage,
+    summary="List inspections",
+    responses=responses(401, 403, 422, 429, 503),
+)
+def list_inspections(
+    caller: Reader,
+    base_url: BaseUrl,
+    filters: ListFilters,
     page_size: Annotated[int, Query(ge=1, le=500)] = 50,
     page_token: Annotated[str, Query(max_length=200)] = "",
 ) -> InspectionPage:
     """Newest first. All given filters must match."""
-    filters = Filters(
-        serial, lot, line, station, product, verdict, disposition, status, batch, since, until
-    )
     with transaction() as session:
         rows, next_page_token = inspection_queries.page(
             session,

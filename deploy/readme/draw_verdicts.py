@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from shared.sample_photos import SAMPLES
 from worker.inspect.files import judge_files, open_bundle
 from worker.inspect.overlay import encode
 from worker.inspect.pipeline import Judgement
@@ -21,9 +22,7 @@ _GAP = 8
 def main() -> None:
     inspector, model = open_bundle(_BUNDLES / "bottle")
     rows = []
-    for path, judgement in judge_files(
-        inspector, model, [_BUNDLES / "samples" / name for name in _SHOWN]
-    ):
+    for path, judgement in judge_files(inspector, model, [SAMPLES / name for name in _SHOWN]):
         if not isinstance(judgement, Judgement):
             raise SystemExit(f"{path}: {judgement}")
         pictures = (encode(judgement.photo), judgement.overlay(), judgement.anomaly_map())

@@ -7,9 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from deploy.cli import app
+from shared.sample_photos import SAMPLES as FOLDER
 from worker.train.sources import BUNDLES
 
-SAMPLES = sorted((BUNDLES / "samples").glob("*.jpg"))
+SAMPLES = sorted(FOLDER.glob("*.jpg"))
 
 
 def label_of(name: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from shared.sample_photos import SAMPLES as FOLDER
 from worker.train.progress import Progress, print_progress
 from worker.train.render import render_bottle, render_dataset
 from worker.train.sources import BUNDLES
@@ -68,7 +69,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samples-only", action="store_true")
     arguments = parser.parse_args()
-    for path in render_samples(seed=arguments.seed, folder=BUNDLES / "samples"):
+    for path in render_samples(seed=arguments.seed, folder=FOLDER):
         sys.stdout.write(f"{path}\n")
     if not arguments.samples_only:
         make_bottle(seed=arguments.seed, folder=BUNDLES, progress=print_progress)

@@ -2,6 +2,7 @@
 
 import hashlib
 
+from shared.sample_photos import SAMPLES as FOLDER
 from worker.inspect.bundle import load_bundle
 from worker.inspect.files import judge_files, open_bundle
 from worker.inspect.pipeline import Judgement
@@ -21,7 +22,7 @@ def test_its_provenance_says_that_no_photo_went_into_it():
 
 def test_the_samples_show_every_kind_and_were_not_trained_on():
     manifest = load_bundle(BUNDLES / "bottle").manifest
-    samples = sorted((BUNDLES / "samples").iterdir())
+    samples = sorted(FOLDER.iterdir())
     assert len(samples) == len(SAMPLES)
     assert set(SAMPLES) == {"good", *manifest.defect_types}
     seen = {*manifest.data.trained_on, *manifest.data.held_out}
@@ -31,7 +32,7 @@ def test_the_samples_show_every_kind_and_were_not_trained_on():
 
 def test_every_sample_gets_a_verdict():
     inspector, model = open_bundle(BUNDLES / "bottle")
-    samples = sorted((BUNDLES / "samples").iterdir())
+    samples = sorted(FOLDER.iterdir())
     for path, judgement in judge_files(inspector, model, samples):
         assert isinstance(judgement, Judgement), path
         assert judgement.outcome.is_in_domain, path
