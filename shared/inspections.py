@@ -198,7 +198,7 @@ def record(
     are no longer running. Reviews are opened, and shadow results kept, only for the
     rows written here.
     """
-    ours = _lock_ours(session, token, [result.id for result in results])
+    ours = _lock_ours(session, token, [result.id for result in results], now)
     results = [
         replace(
             result,
@@ -213,7 +213,7 @@ def record(
     ]
     if not results:
         return frozenset()
-    finished_at = session.execute(select(_at(now))).scalar_one()
+    finished_at = ours[results[0].id].now
     session.execute(
         update(Inspection),
         [
@@ -403,12 +403,15 @@ class _Ours:
     organisation_id: str
     model_version_id: str
     created_at: datetime
+    now: datetime
     priority: int
     is_on_line: bool
     audit_share: float
 
 
-def _lock_ours(session: Session, token: str, ids: Sequence[str]) -> dict[str, _Ours]:
+def _lock_ours(
+    session: Session, token: str, ids: Sequence[str], now: Moment = DATABASE_NOW
+) -> dict[str, _Ours]:
     """Lock and return those rows that this lease still holds: the fence."""
     rows = session.execute(
         select(
@@ -416,6 +419,7 @@ def _lock_ours(session: Session, token: str, ids: Sequence[str]) -> dict[str, _O
             Inspection.organisation_id,
             Inspection.model_version_id,
             Inspection.created_at,
+            _at(now).label("now"),
             Inspection.priority,
             Inspection.line,
             select(Product.audit_share)
@@ -435,6 +439,7 @@ def _lock_ours(session: Session, token: str, ids: Sequence[str]) -> dict[str, _O
             row.organisation_id,
             row.model_version_id,
             row.created_at,
+            row.now,
             row.priority,
             row.line is not None,
             row.audit_share,

@@ -11,7 +11,6 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 _HERE = Path(__file__).parent
-_SIZE = {"width": 1280, "height": 820}
 
 
 def main(url: str, key: str) -> None:
@@ -19,7 +18,9 @@ def main(url: str, key: str) -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_page(base_url=url, viewport=_SIZE, color_scheme="light")
+        page = browser.new_page(
+            base_url=url, viewport={"width": 1280, "height": 820}, color_scheme="light"
+        )
         page.goto("/login")
         page.get_by_label("API key").fill(key)
         page.get_by_role("button", name="Log in").click()
