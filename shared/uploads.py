@@ -10,6 +10,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from shared.errors import Conflict, NotFound
+from shared.ids import is_id
 from shared.tables import Upload
 
 LIFE = timedelta(hours=1)
@@ -47,6 +48,8 @@ def get(session: Session, *, organisation_id: str, upload_id: str) -> Upload:
     Raises NotFound, also for what belongs to another organisation or has expired, and Conflict
     if it was submitted before.
     """
+    if not is_id(upload_id, "up"):
+        raise NotFound("There is no such upload; begin a new one.")
     upload = session.scalar(
         select(Upload)
         .where(

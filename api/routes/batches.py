@@ -1,6 +1,5 @@
 """Batches over HTTP: many photos in one request, one status for all of them."""
 
-import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -16,6 +15,7 @@ from api.submission import read_batch
 from shared import batches
 from shared.db import transaction
 from shared.errors import DefectScopeError, NotFound
+from shared.ids import is_id
 from shared.inspection_document import ErrorOut, InspectionOut
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"], dependencies=[FIRST])
@@ -45,7 +45,7 @@ _BODY: dict[str, Any] = {
 
 
 async def _batch_id(batch_id: Annotated[str, Path(description="`batch_…`")]) -> str:
-    if not re.fullmatch(r"batch_[0-9a-z]{26}", batch_id):
+    if not is_id(batch_id, "batch"):
         raise NotFound("There is no such batch.")
     return batch_id
 

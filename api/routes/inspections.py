@@ -20,6 +20,7 @@ from shared import inspection_queries, inspections
 from shared.accepting import new_inspection_id
 from shared.db import transaction
 from shared.errors import NotFound, Unavailable
+from shared.ids import is_id
 from shared.inspection_document import InspectionOut
 from shared.inspection_queries import Filters
 from shared.keys import Caller
@@ -64,7 +65,7 @@ SUBMISSION_BODY: dict[str, Any] = {
 
 
 async def _inspection_id(inspection_id: Annotated[str, Path(description="`insp_…`")]) -> str:
-    if not inspection_queries.is_id(inspection_id):
+    if not is_id(inspection_id, "insp"):
         raise NotFound("There is no such inspection.")
     return inspection_id
 
@@ -205,7 +206,7 @@ def list_inspections(
     verdict: Verdict | None = None,
     disposition: Disposition | None = None,
     status: Status | None = None,
-    batch: Annotated[str | None, Query(max_length=64)] = None,
+    batch: Word | None = None,
     since: Annotated[Instant | None, Query(description="Accepted at or after.")] = None,
     until: Annotated[Instant | None, Query(description="Accepted before.")] = None,
     page_size: Annotated[int, Query(ge=1, le=500)] = 50,
