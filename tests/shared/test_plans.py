@@ -116,6 +116,23 @@ def test_a_page_of_a_list_reads_an_index(many, filters, page_token, index):
     assert_reads(plan, index, never="inspections")
 
 
+def test_a_page_of_a_lot_is_in_the_index_in_order_however_large_the_lot(db, many):
+    """Otherwise the planner bets on meeting the lot soon, and reads all that came after it."""
+    db.execute(text("UPDATE inspections SET lot = 'L' || right(serial, 1)"))
+    db.execute(text("ANALYZE inspections"))
+    db.commit()
+
+    plan = plan_of(
+        inspection_queries.page,
+        organisation_id="org_plant",
+        filters=Filters(lot="no such lot"),
+        page_size=50,
+    )
+
+    assert_reads(plan, "ix_inspections_lot", never="inspections")
+    assert "Sort" not in plan
+
+
 def test_pictures_that_have_been_kept_for_long_enough_are_found_by_an_index(many, organisation):
     with transaction() as session:
         retention.set_retention(
