@@ -12,6 +12,7 @@ from api import auth, problems
 from api.admission import Admission
 from api.deps import Gateway
 from api.headers import AnswerHeaders
+from api.looks import Looks
 from api.news import News
 from api.rates import Rates
 from api.routes import (
@@ -46,7 +47,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # Clients are made here, before request threads could make them twice.
     storage()
     celery_app()
-    gateway = Gateway(settings, Ringer(), Waiting(), Admission(settings), Rates(settings))
+    gateway = Gateway(settings, Ringer(), Waiting(), Admission(settings), Rates(settings), Looks())
     readers = {FINISHED: gateway.waiting.wake, REVOKED: auth.forget}
     tasks = (gateway.waiting, gateway.door, gateway.rates, News(settings.redis_url, readers))
     app.state.gateway = gateway

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.acceptance import Accepted, accept_batch
-from api.auth import FIRST, Reader, Submitter
+from api.auth import FIRST, Looker, Submitter
 from api.batch_schemas import BatchItemOut, BatchLinks, BatchOut, BatchSubmittedOut
 from api.deps import AppGateway, BaseUrl
 from api.problems import responses
@@ -107,7 +107,7 @@ async def submit_batch(
     responses=responses(401, 403, 404, 429, 503),
 )
 def read_status(
-    batch_id: BatchId, response: Response, caller: Reader, base_url: BaseUrl
+    batch_id: BatchId, response: Response, caller: Looker, base_url: BaseUrl
 ) -> BatchOut:
     """`Retry-After` is there until all photos are finished."""
     with transaction() as session:

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.acceptance import accept_submission
-from api.auth import FIRST, Reader, Submitter
+from api.auth import FIRST, Looker, Reader, Submitter
 from api.deps import AppGateway, BaseUrl
 from api.problems import responses
 from api.schemas import EventOut, HistoryOut, InspectionPage
@@ -196,7 +196,7 @@ async def read(
     responses=responses(401, 403, 422, 429, 503),
 )
 def list_inspections(
-    caller: Reader,
+    caller: Looker,
     base_url: BaseUrl,
     serial: Word | None = None,
     lot: Word | None = None,
