@@ -66,6 +66,8 @@ def make_app() -> FastAPI:
         title="DefectScope",
         version="0.1.0",
         description=_DESCRIPTION,
+        # The other page asks a foreign host for a logo, and its search for a script from nowhere.
+        redoc_url=None,
         lifespan=_lifespan,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
