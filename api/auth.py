@@ -5,7 +5,7 @@ Redis; where that is away it takes effect after `REMEMBERED_SECONDS`. Keys that 
 looked up each time.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from hashlib import sha256
 from threading import Lock
 from typing import Annotated
@@ -116,3 +116,12 @@ Submitter = Annotated[Caller, Depends(_requires(Scope.SUBMIT))]
 Reader = Annotated[Caller, Depends(_requires(Scope.READ))]
 Reviewer = Annotated[Caller, Depends(_requires(Scope.REVIEW))]
 Admin = Annotated[Caller, Depends(_requires(Scope.ADMIN))]
+
+
+async def _looking(caller: Reader, gateway: AppGateway) -> AsyncIterator[Caller]:
+    async with gateway.looks.place(caller):
+        yield caller
+
+
+Looker = Annotated[Caller, Depends(_looking)]
+"""A reader with one of its few places, for what may read much of a table."""

@@ -12,6 +12,7 @@ from api import auth, problems
 from api.admission import Admission
 from api.deps import Gateway
 from api.headers import AnswerHeaders
+from api.looks import Looks
 from api.news import News
 from api.rates import Rates
 from api.routes import (
@@ -59,6 +60,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         Stream(),
         Admission(settings),
         Rates(settings),
+        Looks(),
     )
 
     def finished(ids: list[str]) -> None:
@@ -86,6 +88,8 @@ def make_app() -> FastAPI:
         title="DefectScope",
         version="0.1.0",
         description=_DESCRIPTION,
+        # The other page asks a foreign host for a logo, and its search for a script from nowhere.
+        redoc_url=None,
         lifespan=_lifespan,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )

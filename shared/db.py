@@ -31,6 +31,8 @@ def engine() -> Engine:
         pool_size=10,
         max_overflow=5,
         pool_timeout=3,
+        # Errors are logged with their statement; what it was given may be a secret.
+        hide_parameters=True,
         connect_args={
             "connect_timeout": 3,
             "application_name": "defectscope",

@@ -192,15 +192,27 @@ def page(
     return rows[:page_size], rows[page_size - 1].id
 
 
-def forget_old(session: Session, *, days: int) -> None:
-    """The log, and what is finished, are kept for so many days."""
+def forget_old(session: Session, *, days: int, limit: int = 1000) -> bool:
+    """The log, and what is finished, are kept for so many days. Deletes at most `limit` of each;
+    True if there may be more.
+    """
     oldest = func.now() - func.make_interval(0, 0, 0, days)
-    session.execute(delete(WebhookAttempt).where(WebhookAttempt.at < oldest))
-    session.execute(
-        delete(WebhookDelivery).where(
-            WebhookDelivery.finished_at < oldest, WebhookDelivery.status != DeliveryStatus.PENDING
-        )
+    attempts = select(WebhookAttempt.id).where(WebhookAttempt.at < oldest)
+    finished = select(WebhookDelivery.id).where(
+        WebhookDelivery.finished_at < oldest, WebhookDelivery.status != DeliveryStatus.PENDING
     )
+    counts = [
+        len(
+            session.scalars(
+                delete(table)
+                .where(table.id.in_(old.limit(limit)))
+                .returning(table.id)
+                .execution_options(synchronize_session=False)
+            ).all()
+        )
+        for table, old in ((WebhookAttempt, attempts), (WebhookDelivery, finished))
+    ]
+    return limit in counts
 
 
 _AGAIN = {
