@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import redis
 from chaos import HERE, photo, redis_url
 from sqlalchemy import create_engine, text
@@ -138,6 +139,8 @@ class Campaign:
         """Replay the lot until so many were delivered, with so many kills in between."""
         self._ask("forget")
         sent = 0
+        deliverer = psutil.Process(self._stack.pid("deliverer"))
+        cpu_before = deliverer.cpu_times()
         started = time.monotonic()
         is_whole, is_over = threading.Event(), threading.Event()
         breaking = threading.Thread(target=self._break, args=(kills, is_whole, is_over))
@@ -148,6 +151,7 @@ class Campaign:
                 self._ask("secret", self._post(f"{self._endpoint}/rotate")["secret"])
             self._await(self._is_quiet, 120)
         took = time.monotonic() - started
+        cpu_s = None if kills else sum(deliverer.cpu_times()[:2]) - sum(cpu_before[:2])
         is_over.set()
         breaking.join()
         seen, _, unverified = self._ask("seen")
@@ -163,6 +167,8 @@ class Campaign:
             self.violations.append(f"{lost} lost, {unverified} not verified, {len(seen)} ids")
         if not kills and rate < _LEAST_RATE:
             self.violations.append(f"{rate:.0f} deliveries a second")
+        if cpu_s is not None:
+            print(f"the deliverer spent {cpu_s / arrived * 1000:.2f} ms of a core on each")
         return {
             "deliveries": sent,
             "arrived": arrived,
@@ -170,6 +176,7 @@ class Campaign:
             "twice": arrived - sent,
             "unverified": unverified,
             "per_s": round(rate),
+            "cpu_ms_each": None if cpu_s is None else round(cpu_s / arrived * 1000, 2),
         }
 
     def _break(self, kills: int, is_whole: threading.Event, is_over: threading.Event) -> None:
