@@ -149,6 +149,32 @@ def test_three_failures_and_then_it_arrives_under_one_id(
     assert log == [500, 500, 500, 200]
 
 
+def test_what_a_wrong_certificate_held_up_arrives_once_it_is_right(
+    db, authority, deliverer, receiver, present, subscribe, judge, wait_until
+):
+    tls = present(authority, "mes.example")
+    at = receiver(tls=tls)
+    subscribe(at)
+    judge()
+    deliverer.wake()
+    wait_until(lambda: rows(db)[0].attempts == 1, "the record of the attempt")
+
+    (attempt,) = db.scalars(select(WebhookAttempt))
+    assert attempt.status_code is None
+    assert "certificate is not valid" in attempt.error
+    (row,) = rows(db)
+    assert row.status is DeliveryStatus.PENDING
+    # After 5 s, a tenth more or less, from when it was recorded.
+    assert 4 < (row.run_at - attempt.at).total_seconds() < 6.5
+    assert at.requests == []
+
+    present(authority, "localhost", tls)
+    make_due()
+    deliverer.wake()
+    wait_until(lambda: are_delivered(db), "the delivery")
+    assert [request.headers["webhook-id"] for request in at.requests] == [row.id]
+
+
 def test_410_ends_it(db, deliverer, receiver, subscribe, judge, wait_until):
     at = receiver(receiver.reply(410))
     endpoint = subscribe(at)

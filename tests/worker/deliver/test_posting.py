@@ -6,6 +6,7 @@ import time
 from datetime import timedelta
 
 import pytest
+import trustme
 
 from shared import addresses
 from shared.addresses import parse_networks
@@ -131,6 +132,32 @@ def test_a_receiver_without_tls_is_an_error_over_https(receiver, short):
 
     assert answer.status_code is None
     assert answer.error
+
+
+def test_a_certificate_of_a_trusted_authority_is_good(receiver, authority, present):
+    at = receiver(tls=present(authority, "localhost"))
+    answer = post(at.url)
+
+    assert (answer.status_code, answer.error) == (200, None)
+    assert at.requests[0].headers["host"] == f"localhost:{at.port}"
+
+
+def test_a_certificate_of_nobody_that_we_know_is_refused(receiver, authority, present):
+    at = receiver(tls=present(trustme.CA(), "localhost"))
+    answer = post(at.url)
+
+    assert answer.status_code is None
+    assert "certificate verify failed: unable to get local issuer" in answer.error
+    assert at.requests == []
+
+
+def test_the_certificate_of_another_host_is_refused(receiver, authority, present):
+    at = receiver(tls=present(authority, "mes.example"))
+    answer = post(at.url)
+
+    assert answer.status_code is None
+    assert "Hostname mismatch, certificate is not valid for 'localhost'" in answer.error
+    assert at.requests == []
 
 
 @pytest.mark.parametrize(
