@@ -425,7 +425,7 @@ class Review(Table):
 
 
 class Worker(Table):
-    """A worker process that said lately that it is alive; `/readyz` counts them."""
+    """A worker or deliverer that said lately that it is alive; `/readyz` goes by it."""
 
     __tablename__ = "workers"
 

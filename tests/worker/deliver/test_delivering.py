@@ -24,12 +24,17 @@ from shared.webhook_tables import (
     WebhookDelivery,
     WebhookEndpoint,
 )
+from shared.workers import is_deliverer_alive
 from worker.deliver.delivering import Delivering
 
 
 @pytest.fixture
 def deliverer(services):
-    made = Delivering(base_url="https://inspection.plant", allowed=parse_networks("127.0.0.0/8"))
+    made = Delivering(
+        name="deliverer:here-1",
+        base_url="https://inspection.plant",
+        allowed=parse_networks("127.0.0.0/8"),
+    )
     made.start()
     yield made
     made.stop()
@@ -173,6 +178,14 @@ def test_what_a_wrong_certificate_held_up_arrives_once_it_is_right(
     deliverer.wake()
     wait_until(lambda: are_delivered(db), "the delivery")
     assert [request.headers["webhook-id"] for request in at.requests] == [row.id]
+
+
+def test_it_says_that_it_is_alive_until_it_is_stopped(db, deliverer, wait_until):
+    wait_until(lambda: is_deliverer_alive(db), "its word")
+    deliverer.stop()
+    db.rollback()
+
+    assert not is_deliverer_alive(db)
 
 
 def test_410_ends_it(db, deliverer, receiver, subscribe, judge, wait_until):
