@@ -505,7 +505,7 @@ class WebSession(Table):
 
 
 class Worker(Table):
-    """A worker process that said lately that it is alive; `/readyz` counts them."""
+    """A worker or deliverer that said lately that it is alive; `/readyz` goes by it."""
 
     __tablename__ = "workers"
 
