@@ -199,6 +199,7 @@ def record(
     rows written here.
     """
     ours = _lock_ours(session, token, [result.id for result in results], now)
+    judged = [result for result in results if result.id in ours]
     results = [
         replace(
             result,
@@ -208,8 +209,7 @@ def record(
                 drawn=random.random(),  # noqa: S311 - nobody gains by guessing it
             ),
         )
-        for result in results
-        if result.id in ours
+        for result in judged
     ]
     if not results:
         return frozenset()
@@ -260,9 +260,10 @@ def record(
     )
     keep_shadow_results(
         session,
+        # As judged: that a part was drawn for an audit is no opinion of the active version.
         [
             (result.id, ours[result.id].model_version_id, result.outcome, result.shadow)
-            for result in results
+            for result in judged
             if result.shadow
         ],
     )
