@@ -18,6 +18,7 @@ from api.rates import Rates
 from api.routes import (
     audit,
     batches,
+    exports,
     inspections,
     keys,
     operations,
@@ -98,7 +99,7 @@ def make_app() -> FastAPI:
     # Around everything: Starlette answers to surprises (500) outside of what is added to it.
     app.build_middleware_stack = lambda: AnswerHeaders(build())  # type: ignore[method-assign]
     for module in (
-        *(inspections, batches, uploads, predict, stream, reviews),
+        *(exports, inspections, batches, uploads, predict, stream, reviews),
         *(products, thresholds, shadows, keys, webhooks, audit, operations),
     ):
         app.include_router(module.router)
