@@ -118,10 +118,16 @@ Reviewer = Annotated[Caller, Depends(_requires(Scope.REVIEW))]
 Admin = Annotated[Caller, Depends(_requires(Scope.ADMIN))]
 
 
-async def _looking(caller: Reader, gateway: AppGateway) -> AsyncIterator[Caller]:
-    async with gateway.looks.place(caller):
-        yield caller
+def _looking(scope: Scope) -> Callable[..., AsyncIterator[Caller]]:
+    async def look(
+        caller: Annotated[Caller, Depends(_requires(scope))], gateway: AppGateway
+    ) -> AsyncIterator[Caller]:
+        async with gateway.looks.place(caller):
+            yield caller
+
+    return look
 
 
-Looker = Annotated[Caller, Depends(_looking)]
+Looker = Annotated[Caller, Depends(_looking(Scope.READ))]
 """A reader with one of its few places, for what may read much of a table."""
+ReviewLooker = Annotated[Caller, Depends(_looking(Scope.REVIEW))]

@@ -34,6 +34,8 @@ def map_body(context: Any, body: Any) -> Any:
         if "file" in body and _random.random() < _SOMETIMES:
             body["file"] = photo(0)
             body.pop("metadata", None)
+        if not _known["batch"]:
+            body.pop("batch_id", None)  # or none would ever be begun
         _name_known(body)
         if "url" in body and _random.random() < _SOMETIMES:
             body["url"] = _RECEIVER

@@ -1,6 +1,6 @@
 """What is written with a verdict, and what becomes of it: retries, rests, giving up, replay."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import delete, event, func, select, update
@@ -23,6 +23,7 @@ from shared.webhook_tables import (
 )
 
 LEASE = timedelta(seconds=30)
+NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -465,6 +466,28 @@ def test_old_deliveries_and_their_log_are_forgotten_and_what_waits_is_not(db, en
         deliveries.forget_old(session, days=30)
     assert [delivery.status for delivery in written(db)] == [DeliveryStatus.PENDING]
     assert db.scalar(select(func.count()).select_from(WebhookAttempt)) == 0
+
+
+def test_of_a_delivery_that_was_sent_again_and_again_the_last_attempts_are_read(
+    db, endpoint, judge
+):
+    """Otherwise one list could hold gigabytes of replies."""
+    endpoint()
+    judge(2)
+    often, once = (delivery.id for delivery in written(db))
+    for delivery_id, count in ((often, deliveries.MOST_SHOWN + 5), (once, 1)):
+        for number in range(count):
+            db.add(attempt_row(delivery_id, number))
+    db.commit()
+
+    with transaction() as session:
+        read = deliveries.attempts_of(session, [often, once])
+
+    assert [entry.latency_ms for entry in read] == [*range(5, 25), 0]
+
+
+def attempt_row(delivery_id, number):
+    return WebhookAttempt(delivery_id=delivery_id, at=NOON, latency_ms=number, reply="")
 
 
 def test_there_is_a_bound_on_endpoints(endpoint, monkeypatch):
