@@ -59,7 +59,7 @@ def test_the_libraries_of_the_api_image_bring_no_torch_and_no_image_decoder():
     found = installed(requirements(pyproject(), "api")).keys()
 
     assert {"fastapi", "starlette", "uvicorn", "sqlalchemy", "celery"} <= found
-    assert not found & {"torch", "torchvision", "numpy", "opencv-python-headless", "pillow"}
+    assert not found & {"torch", "torchvision", "opencv-python-headless", "pillow"}
 
 
 def test_the_worker_image_installs_torch_and_torchvision_of_one_release():
