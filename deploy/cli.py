@@ -162,6 +162,10 @@ def train(
     data: Annotated[Path, typer.Argument(help="Folder in MVTec layout.")],
     product: Annotated[str, typer.Option(help="Name of the product.")],
     out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
+    more: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders that `export` wrote: what people decided since."),
+    ] = None,
     backbone: Annotated[
         str, typer.Option(help="`bundled`, `imagenet` (torchvision's), or a file of weights.")
     ] = "bundled",
@@ -188,6 +192,7 @@ def train(
 
     train_with_progress(
         data,
+        more=more or [],
         product=product,
         out=out,
         backbone=backbone,
@@ -196,6 +201,20 @@ def train(
         report=report,
         seed=seed,
     )
+
+
+@app.command()
+def export(
+    product: Annotated[str, typer.Option(help="Name of the product.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to, or to bring up to date.")],
+    since: Annotated[str | None, typer.Option(help="Accepted at or after, ISO 8601.")] = None,
+    until: Annotated[str | None, typer.Option(help="Accepted before, ISO 8601.")] = None,
+) -> None:
+    """Write the parts that people decided as a data set to train on, with masks and decisions."""
+    from deploy.export import export_with_progress  # noqa: PLC0415
+
+    with get_client() as client:
+        export_with_progress(client, out, product=product, since=since, until=until)
 
 
 @app.command()

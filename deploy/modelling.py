@@ -59,6 +59,7 @@ def _bars() -> Iterator[Tell]:
 def train_with_progress(
     data: Path,
     *,
+    more: Sequence[Path],
     product: str,
     out: Path,
     backbone: str,
@@ -70,6 +71,7 @@ def train_with_progress(
     with _bars() as tell:
         manifest = train(
             data,
+            more=more,
             product=product,
             out=out,
             backbone=backbone,

@@ -16,6 +16,7 @@ from shared.tables import (
     InspectionEvent,
     Product,
     Status,
+    VerdictSource,
 )
 from shared.verdicts import Disposition, Verdict
 
@@ -32,6 +33,7 @@ class Filters:
     verdict: Verdict | None = None
     disposition: Disposition | None = None
     status: Status | None = None
+    verdict_source: VerdictSource | None = None
     batch: str | None = None
     since: datetime | None = None
     """Accepted at or after."""
@@ -81,6 +83,7 @@ def page(
         (Inspection.verdict, filters.verdict),
         (Inspection.disposition, filters.disposition),
         (Inspection.status, filters.status),
+        (Inspection.verdict_source, filters.verdict_source),
         (Inspection.batch_id, filters.batch),
     ):
         if wanted is not None:

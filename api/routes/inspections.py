@@ -25,7 +25,7 @@ from shared.inspection_document import InspectionOut
 from shared.inspection_queries import Filters
 from shared.keys import Caller
 from shared.storage import storage
-from shared.tables import Inspection, Status
+from shared.tables import Inspection, Status, VerdictSource
 from shared.verdicts import Disposition, Verdict
 
 router = APIRouter(prefix="/v1/inspections", tags=["inspections"], dependencies=[FIRST])
@@ -198,12 +198,24 @@ def _filters(
     verdict: Verdict | None = None,
     disposition: Disposition | None = None,
     status: Status | None = None,
+    verdict_source: VerdictSource | None = None,
     batch: Word | None = None,
     since: Annotated[Instant | None, Query(description="Accepted at or after.")] = None,
     until: Annotated[Instant | None, Query(description="Accepted before.")] = None,
 ) -> Filters:
     return Filters(
-        serial, lot, line, station, product, verdict, disposition, status, batch, since, until
+        serial,
+        lot,
+        line,
+        station,
+        product,
+        verdict,
+        disposition,
+        status,
+        verdict_source,
+        batch,
+        since,
+        until,
     )
 
 

@@ -21,7 +21,9 @@ from worker.train.duplicates import near_duplicates_within
 from worker.train.progress import Progress, silent
 
 GOOD = "good"
-SPLITS = ("train", "test")
+TRAIN, TEST = SPLITS = ("train", "test")
+MORE = "more"
+"""The split of photos that were decided since."""
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 
 MIN_GOOD = 10
@@ -54,6 +56,7 @@ class Dataset:
 def read_dataset(
     data: Path,
     *,
+    more: Sequence[Path] = (),
     seed: int,
     defect_share: float = 0.7,
     hold_out: bool = True,
@@ -65,13 +68,22 @@ def read_dataset(
     type under test/ as well, chosen by the photos' content and the seed. The
     rest of test/, and all of test/good, is held out. Without `hold_out` all
     photos of both are trained on. There may be no defects at all.
+
+    `more`: folders of photos that people decided since, as `defectscope export` writes them; all
+    of them are trained on. The same photo in several folders counts once, as the last one has it.
     Raises UnusableData that names every problem with its files and its remedy.
     """
-    findings = _check_layout(data)
-    files = _find(data, SPLITS)
-    if not files:
-        findings.problems.append(_no_photos(data, SPLITS))
+    findings = Findings()
+    files: list[tuple[str, str, Path]] = []
+    for folder in (data, *more):
+        _check_layout(folder, findings)
+        found = _find(folder, SPLITS)
+        if not found:
+            findings.problems.append(_no_photos(folder, SPLITS))
+        is_first = folder is data
+        files += [(part if is_first else MORE, label, path) for part, label, path in found]
     photos, sizes = _read(files, findings, progress)
+    photos = _decided_last(photos, (data, *more), findings)
     check_sizes(sizes, findings)
     _check_copies(photos, findings, may_cross=not hold_out)
     photos = _without_copies(photos)
@@ -106,9 +118,9 @@ def split(photos: Sequence[LabelledPhoto], *, seed: int, defect_share: float) ->
 
     Photos of one part stay together: beside a good photo of test/ they are held out.
     """
-    trained_on = [photo for photo in photos if photo.split == "train"]
-    test = [photo for photo in photos if photo.split == "test"]
-    if not any(photo.is_defective for photo in trained_on):
+    trained_on = [photo for photo in photos if photo.split != TEST]
+    test = [photo for photo in photos if photo.split == TEST]
+    if not any(photo.is_defective for photo in trained_on if photo.split == TRAIN):
         chosen = _choose_defects(test, seed=seed, defect_share=defect_share)
         trained_on += [photo for photo in test if photo.group in chosen]
     seen = {photo.sha256 for photo in trained_on}
@@ -166,9 +178,8 @@ def _no_photos(data: Path, splits: Iterable[str]) -> str:
     )
 
 
-def _check_layout(data: Path) -> Findings:
+def _check_layout(data: Path, findings: Findings) -> None:
     """Files that lie where no photo is looked for, and folders without photos."""
-    findings = Findings()
     unlabelled: list[Path] = []
     too_deep: list[Path] = []
     ignored: list[Path] = []
@@ -197,7 +208,6 @@ def _check_layout(data: Path) -> Findings:
         findings.warnings.append(
             f"{len(ignored)} files are no .png, .jpg or .jpeg and were left out: {named(ignored)}."
         )
-    return findings
 
 
 def _check_label(folder: Path, findings: Findings) -> None:
@@ -238,6 +248,30 @@ def _read(
     return photos, sizes
 
 
+def _decided_last(
+    photos: Sequence[LabelledPhoto], folders: Sequence[Path], findings: Findings
+) -> list[LabelledPhoto]:
+    """Of the same photo in several folders, that of the last one."""
+    place = {folder: number for number, folder in enumerate(folders)}
+    last: dict[str, int] = {}
+    for photo in photos:
+        here = place[photo.path.parents[2]]
+        last[photo.sha256] = max(here, last.get(photo.sha256, here))
+    kept = [photo for photo in photos if place[photo.path.parents[2]] == last[photo.sha256]]
+    label_of = {photo.sha256: photo.label for photo in kept}
+    relabelled = [
+        f"{photo.path} is now {label_of[photo.sha256]}"
+        for photo in photos
+        if photo.label != label_of[photo.sha256]
+        and place[photo.path.parents[2]] != last[photo.sha256]
+    ]
+    if relabelled:
+        findings.warnings.append(
+            f"{len(relabelled)} photos were decided otherwise since: {named(relabelled, '; ')}."
+        )
+    return kept
+
+
 def _check_copies(photos: Sequence[LabelledPhoto], findings: Findings, *, may_cross: bool) -> None:
     """Photos with the same content in both splits, or under two labels."""
     by_content: dict[str, list[LabelledPhoto]] = defaultdict(list)
@@ -248,7 +282,7 @@ def _check_copies(photos: Sequence[LabelledPhoto], findings: Findings, *, may_cr
         paths = ", ".join(str(photo.path) for photo in same)
         if len({photo.label for photo in same}) > 1:
             findings.problems.append(f"the same photo has two labels: {paths}. Keep the right one.")
-        elif len({photo.split for photo in same}) > 1 and not may_cross:
+        elif len({photo.split == TEST for photo in same}) > 1 and not may_cross:
             findings.problems.append(
                 f"the same photo is in train and in test: {paths}. Remove one, or what is "
                 "measured on test means nothing."
@@ -280,7 +314,7 @@ def _group(
         joined, into = max(first_of[i], first_of[j]), min(first_of[i], first_of[j])
         first_of = [into if first == joined else first for first in first_of]
         pair = f"{photos[i].path} and {photos[j].path}"
-        if photos[i].split != photos[j].split and not may_cross:
+        if (photos[i].split == TEST) != (photos[j].split == TEST) and not may_cross:
             crossing.append(pair)
         elif photos[i].label != photos[j].label:
             relabelled.append(pair)

@@ -68,6 +68,7 @@ _FIGURES = ("auroc", "average_precision", "f1", "recall", "false_alarm_rate")
 def train(
     data: Path,
     *,
+    more: Sequence[Path] = (),
     product: str,
     out: Path,
     backbone: str = "bundled",
@@ -80,6 +81,8 @@ def train(
     warn: Callable[[str], None] = lambda warning: None,
 ) -> Manifest:
     """Train a product from a folder in MVTec layout and write its bundle to `out`.
+
+    `more`: further folders, of photos that people decided since; see `read_dataset`.
 
     Without `folds`, what the folder's split keeps for the test is held out; with it, all photos
     are trained on, and only the figures of that many folds speak for the model. Thresholds and
@@ -102,7 +105,7 @@ def train(
     check_replaceable(out)
     if report is not None and report.exists() and not report.is_dir():
         raise Conflict(f"{report} is a file: name a folder for the report")
-    dataset = read_dataset(data, seed=seed, hold_out=folds is None, progress=progress)
+    dataset = read_dataset(data, more=more, seed=seed, hold_out=folds is None, progress=progress)
     for warning in dataset.warnings:
         warn(warning)
     photos = dataset.trained_on

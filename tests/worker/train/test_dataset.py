@@ -285,3 +285,46 @@ def test_groups_follow_content_not_names(data):
     for number, path in enumerate(sorted((data / "train" / "good").iterdir(), reverse=True)):
         path.rename(path.with_name(f"renamed-{number:03d}.png"))
     assert groups() == before
+
+
+def test_what_was_decided_since_is_trained_on_whole_and_the_split_of_the_first_stays(
+    data, tmp_path
+):
+    later = tmp_path / "later"
+    put(later / "train", "good", 3)
+    put(later / "train", "other", 2)
+    put(later / "test", "bent", 2, start=50)
+    alone = read_dataset(data, seed=0)
+
+    dataset = read_dataset(data, more=[later], seed=0)
+
+    added = ["bent"] * 2 + ["good"] * 3 + ["other"] * 2
+    assert labels(dataset.trained_on) == sorted(labels(alone.trained_on) + added)
+    assert dataset.held_out == alone.held_out
+
+
+def test_a_photo_that_was_decided_anew_has_its_last_label_and_counts_once(data, tmp_path):
+    later, latest = tmp_path / "later", tmp_path / "latest"
+    (copied,) = put(data / "train", "good", 1, start=90)
+    for folder, label in ((later, "other"), (latest, "scratched")):
+        (folder / "train" / label).mkdir(parents=True)
+        (folder / "train" / label / "again.png").write_bytes(copied.read_bytes())
+
+    dataset = read_dataset(data, more=[later, latest], seed=0)
+
+    (photo,) = [photo for photo in dataset.trained_on if photo.path.name == "again.png"]
+    assert photo.label == "scratched"
+    assert labels(dataset.trained_on).count("good") == 12
+    assert any("decided otherwise since" in warning for warning in dataset.warnings)
+
+
+def test_a_held_out_photo_that_was_decided_since_is_trained_on_instead(data, tmp_path):
+    held_out = next(p for p in read_dataset(data, seed=0).held_out if p.label == "good")
+    later = tmp_path / "later"
+    (later / "train" / "good").mkdir(parents=True)
+    (later / "train" / "good" / "again.png").write_bytes(held_out.path.read_bytes())
+
+    dataset = read_dataset(data, more=[later], seed=0)
+
+    assert held_out.sha256 in {photo.sha256 for photo in dataset.trained_on}
+    assert held_out.sha256 not in {photo.sha256 for photo in dataset.held_out}
