@@ -287,11 +287,9 @@ def test_groups_follow_content_not_names(data):
     assert groups() == before
 
 
-def test_what_was_decided_since_is_trained_on_whole_and_the_split_of_the_first_stays(
-    data, tmp_path
-):
+def test_all_that_was_decided_since_is_trained_on_beside_the_split_of_the_first(data, tmp_path):
     later = tmp_path / "later"
-    put(later / "train", "good", 3)
+    put(later / "train", "good", 3, start=60)
     put(later / "train", "other", 2)
     put(later / "test", "bent", 2, start=50)
     alone = read_dataset(data, seed=0)
