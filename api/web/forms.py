@@ -42,7 +42,7 @@ def as_input(model: type[M], values: Mapping[str, Any]) -> M:
         raise refusal(error) from error
 
 
-def done(path: str, what: str = "") -> Response:
+def done(path: str, **query: object) -> Response:
     """To the page that shows it: loaded again, nothing is posted twice."""
-    query = f"?{urlencode({'did': what})}" if what else ""
-    return RedirectResponse(path + query, HTTPStatus.SEE_OTHER)
+    following = f"?{urlencode(query)}" if query else ""
+    return RedirectResponse(path + following, HTTPStatus.SEE_OTHER)

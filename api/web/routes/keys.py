@@ -61,7 +61,7 @@ def create(request: Request, visitor: AdminVisitor) -> Response:
 def revoke(key_id: str, visitor: AdminVisitor) -> Response:
     keys_api.revoke(key_id, visitor.caller)
     is_own = key_id == visitor.caller.key_id
-    return forms.done("/login") if is_own else forms.done(_PATH, "revoked")
+    return forms.done("/login") if is_own else forms.done(_PATH, did="revoked")
 
 
 @router.get("/audit")
