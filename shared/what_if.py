@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import literal, select
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from shared.intervals import exact
@@ -99,7 +100,8 @@ def read_judged(
     same = select(ModelVersion.id).where(
         ModelVersion.product_id == product.id,
         *(
-            ModelVersion.manifest[name] == version.manifest[name]
+            # Said to be JSON: as a bare number, PostgreSQL would refuse it.
+            ModelVersion.manifest[name] == literal(version.manifest[name], JSONB)
             for name in ("model", "backbone", "temperature", "quality")
         ),
     )
@@ -173,7 +175,7 @@ def _errors(
 def _estimated(
     both: Iterable[tuple[Judged, Disposition]], truth: Verdict, wrong: Disposition
 ) -> Estimate | None:
-    """Each kind of parts scaled up from those of it that people decided.
+    """Each kind of parts scaled up from those of it that people found good or defective.
 
     The bounds add up those of the kinds, which is wider than need be.
     """
@@ -183,7 +185,8 @@ def _estimated(
         all_of_it = [(photo, after) for photo, after in both if photo.disposition is kind]
         # Photos that are none of it whatever they show need nobody to look at them.
         at_risk = [(photo, after) for photo, after in all_of_it if after is wrong]
-        seen = [photo for photo, _ in at_risk if photo.truth is not None]
+        # Whoever could not tell has found neither.
+        seen = [photo for photo, _ in at_risk if photo.truth in {Verdict.GOOD, Verdict.DEFECTIVE}]
         if not at_risk:
             continue
         if not seen:
