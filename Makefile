@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench audit sbom clean
 run: .venv/ready
 	$(BIN)/defectscope up --samples --data-dir data
 test: .venv/ready
@@ -14,6 +14,10 @@ bench: .venv/ready
 	$(BIN)/defectscope bench engine
 	$(BIN)/defectscope bench gateway
 	$(BIN)/defectscope bench service
+audit: .venv/ready
+	$(BIN)/python -m deploy.docker.supply pins > .venv/pins.txt && $(BIN)/pip-audit --strict --disable-pip --no-deps --requirement .venv/pins.txt
+sbom: .venv/ready
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-file .venv/environment.json .venv && $(BIN)/python -m deploy.docker.supply sbom < .venv/environment.json > sbom.json
 clean:
 	rm -rf .venv
 

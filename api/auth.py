@@ -5,7 +5,7 @@ Redis; where that is away it takes effect after `REMEMBERED_SECONDS`. Keys that 
 looked up each time.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from hashlib import sha256
 from threading import Lock
 from typing import Annotated
@@ -116,3 +116,18 @@ Submitter = Annotated[Caller, Depends(_requires(Scope.SUBMIT))]
 Reader = Annotated[Caller, Depends(_requires(Scope.READ))]
 Reviewer = Annotated[Caller, Depends(_requires(Scope.REVIEW))]
 Admin = Annotated[Caller, Depends(_requires(Scope.ADMIN))]
+
+
+def _looking(scope: Scope) -> Callable[..., AsyncIterator[Caller]]:
+    async def look(
+        caller: Annotated[Caller, Depends(_requires(scope))], gateway: AppGateway
+    ) -> AsyncIterator[Caller]:
+        async with gateway.looks.place(caller):
+            yield caller
+
+    return look
+
+
+Looker = Annotated[Caller, Depends(_looking(Scope.READ))]
+"""A reader with one of its few places, for what may read much of a table."""
+ReviewLooker = Annotated[Caller, Depends(_looking(Scope.REVIEW))]

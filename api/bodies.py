@@ -9,14 +9,12 @@ from typing import Any, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from api.problems import field_errors
+from api.problems import MOST_TOLD, field_errors
 from shared.errors import InvalidInput, Malformed, TooLarge
 
 M = TypeVar("M", bound=BaseModel)
 
 _MOST_BYTES = 64 * 1024
-_MOST_TOLD = 5
-"""Fields that an error names; a manifest may have hundreds."""
 
 
 async def read_json(request: Request, model: type[M], *, max_bytes: int = _MOST_BYTES) -> M:
@@ -39,7 +37,7 @@ def refusal(error: ValidationError) -> InvalidInput:
     """The same in our words, with the fields that are to blame."""
     entries = field_errors(error.errors())
     return InvalidInput(
-        "; ".join(f"{entry['field']}: {entry['message']}" for entry in entries[:_MOST_TOLD]),
+        "; ".join(f"{entry['field']}: {entry['message']}" for entry in entries[:MOST_TOLD]),
         field=entries[0]["field"],
     )
 

@@ -6,6 +6,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from api.admission import Admission
+from api.looks import Looks
 from api.rates import Rates
 from api.stream import Stream
 from api.waiting import Waiting
@@ -24,6 +25,7 @@ class Gateway:
     stream: Stream
     door: Admission
     rates: Rates
+    looks: Looks
 
 
 # Coroutines: FastAPI would send plain functions to a thread, for every request.

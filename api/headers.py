@@ -41,7 +41,7 @@ class AnswerHeaders:
 
 def _missing(scope: Scope, state: dict[str, Any], message: Message) -> list[tuple[bytes, bytes]]:
     path = scope["path"]
-    policy = _DOCUMENTATION if path.startswith(("/docs", "/redoc", "/static")) else _NOTHING
+    policy = _DOCUMENTATION if path.startswith(("/docs", "/static")) else _NOTHING
     wanted = [*_ALWAYS, (b"content-security-policy", policy), (b"cache-control", b"no-store")]
     if scope["scheme"] == "https":
         wanted.append((b"strict-transport-security", _HTTPS_ONLY))

@@ -12,11 +12,13 @@ from api import auth, problems
 from api.admission import Admission
 from api.deps import Gateway
 from api.headers import AnswerHeaders
+from api.looks import Looks
 from api.news import News
 from api.rates import Rates
 from api.routes import (
     audit,
     batches,
+    exports,
     inspections,
     keys,
     operations,
@@ -59,6 +61,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         Stream(),
         Admission(settings),
         Rates(settings),
+        Looks(),
     )
 
     def finished(ids: list[str]) -> None:
@@ -86,6 +89,8 @@ def make_app() -> FastAPI:
         title="DefectScope",
         version="0.1.0",
         description=_DESCRIPTION,
+        # The other page asks a foreign host for a logo, and its search for a script from nowhere.
+        redoc_url=None,
         lifespan=_lifespan,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
@@ -94,7 +99,7 @@ def make_app() -> FastAPI:
     # Around everything: Starlette answers to surprises (500) outside of what is added to it.
     app.build_middleware_stack = lambda: AnswerHeaders(build())  # type: ignore[method-assign]
     for module in (
-        *(inspections, batches, uploads, predict, stream, reviews),
+        *(exports, inspections, batches, uploads, predict, stream, reviews),
         *(products, thresholds, shadows, keys, webhooks, audit, operations),
     ):
         app.include_router(module.router)

@@ -32,6 +32,8 @@ from shared.errors import (
 log = structlog.stdlib.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
+MOST_TOLD = 5
+"""Fields that an error names; a manifest, or a hostile query, may have thousands."""
 
 # The first that fits, so the more special ones stand first; anything else rejected is 422.
 _STATUS: tuple[tuple[type[DefectScopeError], HTTPStatus], ...] = (

@@ -62,3 +62,6 @@ class ReadinessOut(BaseModel):
     checks: dict[str, str] = Field(description="`ok`, or what is wrong, for each part.")
     workers: int = Field(description="Worker processes that reported lately.")
     engines: list[str] = Field(description="What each of them judges with.")
+    deliverer: Literal["ok", "away", "not_needed"] = Field(
+        description="Whether webhooks are sent; `not_needed`: nobody wants any."
+    )

@@ -24,7 +24,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from api.admission import Room
-from api.problems import field_errors
+from api.problems import MOST_TOLD, field_errors
 from shared.accepting import Part
 from shared.errors import (
     InvalidInput,
@@ -236,10 +236,17 @@ async def read_batch(request: Request, room: Room) -> BatchSubmission:
         files = [file for file in form.getlist("file") if isinstance(file, UploadFile)]
         if not files:
             raise _file_missing()
-        photos = [(file.filename or "", await file.read()) for file in files]
+        photos = [(_name(file), await file.read()) for file in files]
         texts = {"priority": BATCH_PRIORITY, **_texts(form)}
         batch_id = texts.pop("batch_id", None) or None
         return BatchSubmission(_fields(texts), batch_id, photos)
+
+
+def _name(file: UploadFile) -> str:
+    """Its name as it came, but such that it can be told in the answer: a form may claim a charset
+    that makes lone surrogates.
+    """
+    return (file.filename or "").encode(errors="replace").decode()
 
 
 def _file_missing() -> InvalidInput:
@@ -295,7 +302,7 @@ def _fields(texts: dict[str, Any]) -> Fields:
     except ValidationError as error:
         entries = field_errors(error.errors())
         raise InvalidInput(
-            "; ".join(f"{entry['field']}: {entry['message']}" for entry in entries),
+            "; ".join(f"{entry['field']}: {entry['message']}" for entry in entries[:MOST_TOLD]),
             field=entries[0]["field"],
         ) from error
 

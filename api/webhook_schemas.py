@@ -131,7 +131,7 @@ class DeliveryOut(BaseModel):
     next_attempt_at: datetime | None
     created_at: datetime
     finished_at: datetime | None
-    log: list[AttemptOut] = Field(description="Oldest first.")
+    log: list[AttemptOut] = Field(description="The last 20 attempts, oldest first.")
 
     @classmethod
     def of(cls, row: WebhookDelivery, attempts: Sequence[WebhookAttempt]) -> Self:

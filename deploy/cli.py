@@ -73,7 +73,7 @@ def up(
         if samples:
             show_samples(stack.url, stack.admin_key, stack.data_dir / "samples", console)
         console.print(
-            f"API and its documentation: {stack.url}/docs\n"
+            f"open {stack.url} in a browser; the API is described under {stack.url}/docs\n"
             f"access key (also in {stack.data_dir / 'admin.key'}): {stack.admin_key}\n"
             f"logs: {stack.data_dir / 'logs'}\n"
             "Ctrl-C stops everything; the data stays.",

@@ -177,12 +177,13 @@ class LocalStack:
         with self._step("API"):
             self._start_ours("api", [sys.executable, "-m", "api.main"], environment)
             self._wait(lambda: self._readiness() is not None, "api", seconds=60)
+        # Before the workers, which load for longer: with webhooks it takes all to be ready.
+        self._start_ours("deliverer", [sys.executable, "-m", "worker.deliver"], environment)
         for number in range(1, self._workers + 1):
             name = "worker" if number == 1 else f"worker-{number}"
             with self._step(f"{name} (loads the models)"):
                 self._start_ours(name, self._worker_command, environment)
                 self._wait(lambda: self._readiness() == "ready", name, seconds=180)
-        self._start_ours("deliverer", [sys.executable, "-m", "worker.deliver"], environment)
 
     def start_again(self, name: str) -> None:
         """Start a child that was killed, once it has ended. It ends with the calling thread.
@@ -369,9 +370,10 @@ class LocalStack:
         child = self._child(name)
         until = time.monotonic() + seconds
         while not is_up():
+            child = next((one for one in self._children if not one.is_running), child)
             if not child.is_running or time.monotonic() > until:
                 raise CannotStart(
-                    f"{name} did not come up. The end of {child.log}:\n{child.last_words()}"
+                    f"{child.name} did not come up. The end of {child.log}:\n{child.last_words()}"
                 )
             time.sleep(0.1)
 

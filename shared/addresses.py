@@ -2,6 +2,7 @@
 
 A URL is checked when it is given, so that its owner hears why; what counts is the address that is
 connected to, checked each time. Addresses that hold another address inside are judged by both.
+A refusal never says what a name resolves to: whoever may try URLs is not to map our network.
 """
 
 import ipaddress
@@ -107,7 +108,7 @@ def check(scheme: str, host: str, addresses: list[str], allowed: Networks) -> li
     Raises AddressRefused. Plain http is for networks that the operator has named.
     """
     if not addresses:
-        raise AddressRefused(f"The name {host} leads nowhere.", field="url")
+        raise _not_public(host)
     for text in addresses:
         address = ipaddress.ip_address(text.split("%")[0])
         is_named = any(address in network for network in allowed)
@@ -123,10 +124,9 @@ def check(scheme: str, host: str, addresses: list[str], allowed: Networks) -> li
 
 
 def _check_one(host: str, address: Address, *, is_named: bool) -> None:
-    shown = host if host == str(address) else f"{host} ({address})"
     if address in _METADATA:
         raise AddressRefused(
-            f"{shown} is where a cloud keeps its credentials; no setting allows it.", field="url"
+            f"{host} is where a cloud keeps its credentials; no setting allows it.", field="url"
         )
     is_public = (
         address.is_global
@@ -135,11 +135,21 @@ def _check_one(host: str, address: Address, *, is_named: bool) -> None:
         and not any(address in network for network in _SPECIAL)
     )
     if not is_public and not is_named:
-        raise AddressRefused(
-            f"{shown} is not a public address. If your MES lives there, have the operator put its "
-            f"network into {_SETTING}, for instance {_SETTING}=10.20.0.0/16.",
-            field="url",
-        )
+        raise _not_public(host)
+
+
+def _not_public(host: str) -> AddressRefused:
+    """One sentence for a name that is unknown and one that leads inside, so that neither shows."""
+    try:
+        ipaddress.ip_address(host)
+        problem = "is not a public address"
+    except ValueError:
+        problem = "leads nowhere, or to an address that is not public"
+    return AddressRefused(
+        f"{host} {problem}. If your MES lives there, have the operator put its network into "
+        f"{_SETTING}, for instance {_SETTING}=10.20.0.0/16.",
+        field="url",
+    )
 
 
 def _with_inner(address: Address) -> list[Address]:

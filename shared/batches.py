@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.errors import NotFound
+from shared.ids import is_id
 from shared.tables import TERMINAL, Inspection, SubmissionBatch
 
 
@@ -38,6 +39,8 @@ def create(session: Session, *, batch_id: str, organisation_id: str) -> None:
 
 def get(session: Session, *, organisation_id: str, batch_id: str) -> SubmissionBatch:
     """Raises NotFound, also for what belongs to another organisation."""
+    if not is_id(batch_id, "batch"):
+        raise NotFound("There is no such batch.")
     batch = session.scalar(
         select(SubmissionBatch).where(
             SubmissionBatch.id == batch_id, SubmissionBatch.organisation_id == organisation_id

@@ -31,10 +31,14 @@ def engine() -> Engine:
         pool_size=10,
         max_overflow=5,
         pool_timeout=3,
+        # Errors are logged with their statement; what it was given may be a secret.
+        hide_parameters=True,
         connect_args={
             "connect_timeout": 3,
             "application_name": "defectscope",
-            "options": "-c statement_timeout=15000 -c idle_in_transaction_session_timeout=60000",
+            # Wherever the server stands, moments are told in UTC.
+            "options": "-c timezone=UTC -c statement_timeout=15000"
+            " -c idle_in_transaction_session_timeout=60000",
             "keepalives_idle": 10,
             "keepalives_interval": 3,
             "keepalives_count": 3,

@@ -18,6 +18,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    lateral,
     literal,
     null,
     or_,
@@ -44,6 +45,8 @@ from shared.webhook_tables import (
 
 MOST_REPLAYED = 20_000
 """At once: they are written in one transaction."""
+MOST_SHOWN = 20
+"""Attempts of one delivery, each with 2 KB of the reply: all of two times through the retries."""
 EVENT_OF = {
     Status.SUCCEEDED: Event.INSPECTION_COMPLETED,
     Status.FAILED: Event.INSPECTION_FAILED,
@@ -162,11 +165,19 @@ def of_inspection(session: Session, inspection_id: str) -> list[WebhookDelivery]
 
 
 def attempts_of(session: Session, delivery_ids: Sequence[str]) -> list[WebhookAttempt]:
-    """Oldest first."""
+    """The last `MOST_SHOWN` of each, oldest first."""
+    # One look into the index for each: a delivery can be sent again a hundred thousand times.
+    last = lateral(
+        select(WebhookAttempt.id)
+        .where(WebhookAttempt.delivery_id == WebhookDelivery.id)
+        .order_by(WebhookAttempt.id.desc())
+        .limit(MOST_SHOWN)
+    )
+    ids = select(last.c.id).select_from(WebhookDelivery).join(last, true())
     return list(
         session.scalars(
             select(WebhookAttempt)
-            .where(WebhookAttempt.delivery_id.in_(delivery_ids))
+            .where(WebhookAttempt.id.in_(ids.where(WebhookDelivery.id.in_(delivery_ids))))
             .order_by(WebhookAttempt.id)
         )
     )
@@ -192,15 +203,27 @@ def page(
     return rows[:page_size], rows[page_size - 1].id
 
 
-def forget_old(session: Session, *, days: int) -> None:
-    """The log, and what is finished, are kept for so many days."""
+def forget_old(session: Session, *, days: int, limit: int = 1000) -> bool:
+    """The log, and what is finished, are kept for so many days. Deletes at most `limit` of each;
+    True if there may be more.
+    """
     oldest = func.now() - func.make_interval(0, 0, 0, days)
-    session.execute(delete(WebhookAttempt).where(WebhookAttempt.at < oldest))
-    session.execute(
-        delete(WebhookDelivery).where(
-            WebhookDelivery.finished_at < oldest, WebhookDelivery.status != DeliveryStatus.PENDING
-        )
+    attempts = select(WebhookAttempt.id).where(WebhookAttempt.at < oldest)
+    finished = select(WebhookDelivery.id).where(
+        WebhookDelivery.finished_at < oldest, WebhookDelivery.status != DeliveryStatus.PENDING
     )
+    counts = [
+        len(
+            session.scalars(
+                delete(table)
+                .where(table.id.in_(old.limit(limit)))
+                .returning(table.id)
+                .execution_options(synchronize_session=False)
+            ).all()
+        )
+        for table, old in ((WebhookAttempt, attempts), (WebhookDelivery, finished))
+    ]
+    return limit in counts
 
 
 _AGAIN = {

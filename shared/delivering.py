@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import uuid4
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from shared import audit
@@ -159,8 +159,11 @@ def settle(
     if row is None:
         return False
     now = session.scalars(select(func.now())).one()
-    for attempt in sorted(attempts, key=lambda attempt: attempt.at):
-        _settle_one(session, row, attempt, now=now)
+    for attempt in _log(session, attempts, now=now):
+        if attempt.is_delivered:
+            row.failures, row.failing_since, row.rests_until = 0, None, None
+        else:
+            _fail(session, row, attempt, now=now)
     row.lease_until = now + duration
     return row.status is EndpointStatus.ACTIVE and row.rests_until is None
 
@@ -187,27 +190,51 @@ def release(session: Session, endpoint: Leased) -> None:
     )
 
 
-def _settle_one(
-    session: Session, endpoint: WebhookEndpoint, attempt: Attempt, *, now: datetime
-) -> None:
-    delivery = session.get(WebhookDelivery, attempt.delivery_id, with_for_update=True)
-    if delivery is None:
-        return
-    session.add(
-        WebhookAttempt(
-            delivery_id=delivery.id,
-            at=attempt.at,
-            status_code=attempt.status_code,
-            error=attempt.error,
-            latency_ms=attempt.latency_ms,
-            reply=attempt.reply,
+def _log(session: Session, attempts: Iterable[Attempt], *, now: datetime) -> list[Attempt]:
+    """Write the log, and what arrived, in one statement each, however many there are.
+
+    Returns the attempts in their order, without those of deliveries that are deleted meanwhile.
+    """
+    made = {attempt.delivery_id: attempt for attempt in attempts}
+    known = set(
+        session.scalars(
+            select(WebhookDelivery.id).where(WebhookDelivery.id.in_(made)).with_for_update()
         )
     )
+    log = sorted((made[id_] for id_ in known), key=lambda attempt: attempt.at)
+    if log:
+        session.execute(
+            insert(WebhookAttempt),
+            [
+                {
+                    "delivery_id": attempt.delivery_id,
+                    "at": attempt.at,
+                    "status_code": attempt.status_code,
+                    "error": attempt.error,
+                    "latency_ms": attempt.latency_ms,
+                    "reply": attempt.reply,
+                }
+                for attempt in log
+            ],
+        )
+    if arrived := [attempt.delivery_id for attempt in log if attempt.is_delivered]:
+        session.execute(
+            update(WebhookDelivery)
+            .where(WebhookDelivery.id.in_(arrived))
+            .values(
+                status=DeliveryStatus.DELIVERED,
+                finished_at=now,
+                attempts=WebhookDelivery.attempts + 1,
+            )
+            .execution_options(synchronize_session=False)
+        )
+    return log
+
+
+def _fail(session: Session, endpoint: WebhookEndpoint, attempt: Attempt, *, now: datetime) -> None:
+    """What follows from an attempt that failed: a retry, a rest, or the end."""
+    delivery = session.get_one(WebhookDelivery, attempt.delivery_id)
     delivery.attempts += 1
-    if attempt.is_delivered:
-        delivery.status, delivery.finished_at = DeliveryStatus.DELIVERED, now
-        endpoint.failures, endpoint.failing_since, endpoint.rests_until = 0, None, None
-        return
     endpoint.failures += 1
     endpoint.failing_since = endpoint.failing_since or now
     asked = min(attempt.retry_after or timedelta(0), _LONGEST_RETRY_AFTER)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from shared import audit
@@ -97,6 +97,12 @@ def list_endpoints(session: Session, organisation_id: str) -> list[WebhookEndpoi
             .order_by(WebhookEndpoint.id)
         )
     )
+
+
+def is_any_active(session: Session) -> bool:
+    """Of any organisation: whether a deliverer is needed."""
+    active = exists().where(WebhookEndpoint.status == EndpointStatus.ACTIVE)
+    return session.scalars(select(active)).one()
 
 
 def get(session: Session, *, organisation_id: str, endpoint_id: str) -> WebhookEndpoint:

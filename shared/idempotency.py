@@ -50,8 +50,8 @@ def find(session: Session, *, api_key_id: str, key: str, payload_sha256: str) ->
     return row.inspection_id
 
 
-def forget_old(session: Session, *, limit: int = 1000) -> int:
-    """Delete keys that no longer count, some at a time; how many."""
+def forget_old(session: Session, *, limit: int = 1000) -> bool:
+    """Delete keys that no longer count, at most `limit`; True if there may be more."""
     old = (
         select(IdempotencyKey.api_key_id, IdempotencyKey.key)
         .where(IdempotencyKey.created_at <= func.now() - LIFE)
@@ -59,14 +59,13 @@ def forget_old(session: Session, *, limit: int = 1000) -> int:
         .with_for_update(skip_locked=True)
     )
     pair = tuple_(IdempotencyKey.api_key_id, IdempotencyKey.key)
-    return len(
-        session.scalars(
-            delete(IdempotencyKey)
-            .where(pair.in_(old))
-            .returning(IdempotencyKey.key)
-            .execution_options(synchronize_session=False)
-        ).all()
-    )
+    gone = session.scalars(
+        delete(IdempotencyKey)
+        .where(pair.in_(old))
+        .returning(IdempotencyKey.key)
+        .execution_options(synchronize_session=False)
+    ).all()
+    return len(gone) == limit
 
 
 def remember(

@@ -1,15 +1,15 @@
 """Reading inspections: one, a page of many, the history. Changes nothing."""
 
-import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from shared.errors import InvalidInput, NotFound
+from shared.ids import is_id
 from shared.tables import (
     TERMINAL,
     Inspection,
@@ -37,11 +37,6 @@ class Filters:
     """Accepted at or after."""
     until: datetime | None = None
     """Accepted before."""
-
-
-def is_id(text: str) -> bool:
-    """Whether this has the form of an inspection's id."""
-    return re.fullmatch(r"insp_[0-9a-z]{26}", text) is not None
 
 
 def get(session: Session, *, organisation_id: str, inspection_id: str) -> Inspection:
@@ -140,10 +135,11 @@ def read_token(token: str) -> tuple[datetime, str]:
     """What `make_token` was given. Raises InvalidInput for anything else."""
     try:
         at, id_ = urlsafe_b64decode(token.encode()).decode().split(" ")
-        if not is_id(id_):
+        if not is_id(id_, "insp"):
             raise ValueError(id_)
-        return datetime.fromisoformat(at), id_
-    except ValueError as error:
+        # In UTC: PostgreSQL knows fewer time zones than ISO 8601 can write.
+        return datetime.fromisoformat(at).astimezone(UTC), id_
+    except (ValueError, OverflowError) as error:
         raise InvalidInput(
             "This page_token is not one that we gave; start again without it.", field="page_token"
         ) from error

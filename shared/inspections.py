@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Table, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Table, func, insert, literal, select, text, update
 from sqlalchemy.orm import Session
 
 from shared.deliveries import announce
@@ -110,6 +110,9 @@ def claim(
     cannot fail its neighbours. The caller commits; until then nobody else sees the claim. None:
     nothing is due.
     """
+    # Forgotten in a crash of the database, the photos are queued as before: no need to wait for the
+    # disk, as a photo and its verdict do.
+    session.execute(text("SET LOCAL synchronous_commit TO OFF"))
     due = due_photos(session, limit=limit, after=after, now=now)
     if not due:
         return None
@@ -198,7 +201,8 @@ def record(
     are no longer running. Reviews are opened, and shadow results kept, only for the
     rows written here.
     """
-    ours = _lock_ours(session, token, [result.id for result in results])
+    ours = _lock_ours(session, token, [result.id for result in results], now)
+    judged = [result for result in results if result.id in ours]
     results = [
         replace(
             result,
@@ -208,12 +212,11 @@ def record(
                 drawn=random.random(),  # noqa: S311 - nobody gains by guessing it
             ),
         )
-        for result in results
-        if result.id in ours
+        for result in judged
     ]
     if not results:
         return frozenset()
-    finished_at = session.execute(select(_at(now))).scalar_one()
+    finished_at = ours[results[0].id].now
     session.execute(
         update(Inspection),
         [
@@ -260,9 +263,10 @@ def record(
     )
     keep_shadow_results(
         session,
+        # As judged: that a part was drawn for an audit is no opinion of the active version.
         [
             (result.id, ours[result.id].model_version_id, result.outcome, result.shadow)
-            for result in results
+            for result in judged
             if result.shadow
         ],
     )
@@ -403,12 +407,15 @@ class _Ours:
     organisation_id: str
     model_version_id: str
     created_at: datetime
+    now: datetime
     priority: int
     is_on_line: bool
     audit_share: float
 
 
-def _lock_ours(session: Session, token: str, ids: Sequence[str]) -> dict[str, _Ours]:
+def _lock_ours(
+    session: Session, token: str, ids: Sequence[str], now: Moment = DATABASE_NOW
+) -> dict[str, _Ours]:
     """Lock and return those rows that this lease still holds: the fence."""
     rows = session.execute(
         select(
@@ -416,6 +423,7 @@ def _lock_ours(session: Session, token: str, ids: Sequence[str]) -> dict[str, _O
             Inspection.organisation_id,
             Inspection.model_version_id,
             Inspection.created_at,
+            _at(now).label("now"),
             Inspection.priority,
             Inspection.line,
             select(Product.audit_share)
@@ -435,6 +443,7 @@ def _lock_ours(session: Session, token: str, ids: Sequence[str]) -> dict[str, _O
             row.organisation_id,
             row.model_version_id,
             row.created_at,
+            row.now,
             row.priority,
             row.line is not None,
             row.audit_share,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from shared import audit
@@ -17,6 +17,9 @@ from shared.ids import new_id
 from shared.tables import ApiKey, Organisation, Scope
 
 _FORM = re.compile(r"ds_([0-9a-z]{8,32})_([0-9A-Za-z_-]{32,128})")
+
+MOST_KEYS = 1_000
+"""Of one organisation that are not revoked: they are listed at once."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,19 @@ def create_key(
 ) -> tuple[ApiKey, str]:
     """Store a key and return its row and, this once, the key in full.
 
-    `key` takes one that was made elsewhere (the first admin key).
+    `key` takes one that was made elsewhere (the first admin key). Raises InvalidInput for that, and
+    for more than `MOST_KEYS` that are not revoked.
     """
     key = key or new_key()
     id_, secret = parse(key)
+    # One after another, so that two at once do not both fit in.
+    session.execute(
+        select(Organisation.id).where(Organisation.id == organisation_id).with_for_update()
+    )
+    if session.scalars(select(func.count()).where(*_live(organisation_id))).one() >= MOST_KEYS:
+        raise InvalidInput(
+            f"There are {MOST_KEYS:,} keys already; revoke one first.", code="too_many_keys"
+        )
     row = ApiKey(
         id=id_,
         organisation_id=organisation_id,
@@ -132,13 +144,19 @@ def is_valid(session: Session, key_id: str) -> bool:
 
 
 def list_keys(session: Session, organisation_id: str) -> list[ApiKey]:
-    return list(
-        session.scalars(
-            select(ApiKey)
-            .where(ApiKey.organisation_id == organisation_id)
-            .order_by(ApiKey.created_at, ApiKey.id)
-        )
+    """Oldest first; of those that are revoked, the last `MOST_KEYS`."""
+    live = session.scalars(select(ApiKey).where(*_live(organisation_id)))
+    revoked = session.scalars(
+        select(ApiKey)
+        .where(ApiKey.organisation_id == organisation_id, ApiKey.revoked_at.is_not(None))
+        .order_by(ApiKey.revoked_at.desc())
+        .limit(MOST_KEYS)
     )
+    return sorted((*live, *revoked), key=lambda row: (row.created_at, row.id))
+
+
+def _live(organisation_id: str) -> tuple[ColumnElement[bool], ...]:
+    return ApiKey.organisation_id == organisation_id, ApiKey.revoked_at.is_(None)
 
 
 def revoke_key(session: Session, *, organisation_id: str, key_id: str, actor: str) -> None:

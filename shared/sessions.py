@@ -68,11 +68,11 @@ def find(session: Session, token: str) -> Visitor:
 
 def csrf_of(token: str) -> str:
     """What a page of this session sends back with every change, so that no other page can."""
-    return sha256(f"csrf {token}".encode()).hexdigest()
+    return sha256(b"csrf " + _bytes(token)).hexdigest()
 
 
 def is_from_own_page(token: str, sent: str) -> bool:
-    return hmac.compare_digest(csrf_of(token).encode(), sent.encode())
+    return hmac.compare_digest(csrf_of(token).encode(), _bytes(sent))
 
 
 def forget_old(session: Session) -> None:
@@ -80,4 +80,9 @@ def forget_old(session: Session) -> None:
 
 
 def _hash(token: str) -> str:
-    return sha256(token.encode()).hexdigest()
+    return sha256(_bytes(token)).hexdigest()
+
+
+def _bytes(sent: str) -> bytes:
+    # Anybody can send anything, lone surrogates too: those are as wrong as any other guess.
+    return sent.encode(errors="surrogatepass")

@@ -258,7 +258,7 @@ class Inspection(Table):
         Index("ix_inspections_lease", "lease_until", postgresql_where=text("status = 'running'")),
         Index("ix_inspections_page", "organisation_id", "created_at", "id"),
         Index("ix_inspections_serial", "organisation_id", "serial"),
-        Index("ix_inspections_lot", "organisation_id", "lot"),
+        Index("ix_inspections_lot", "organisation_id", "lot", "created_at", "id"),
         Index(
             "ix_inspections_batch",
             "batch_id",
@@ -505,7 +505,7 @@ class WebSession(Table):
 
 
 class Worker(Table):
-    """A worker process that said lately that it is alive; `/readyz` counts them."""
+    """A worker or deliverer that said lately that it is alive; `/readyz` goes by it."""
 
     __tablename__ = "workers"
 

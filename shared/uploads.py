@@ -10,10 +10,10 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from shared.errors import Conflict, NotFound
+from shared.ids import is_id
 from shared.tables import Upload
 
 LIFE = timedelta(hours=1)
-_SWEPT_AT_ONCE = 100
 
 
 def announce(
@@ -47,6 +47,8 @@ def get(session: Session, *, organisation_id: str, upload_id: str) -> Upload:
     Raises NotFound, also for what belongs to another organisation or has expired, and Conflict
     if it was submitted before.
     """
+    if not is_id(upload_id, "up"):
+        raise NotFound("There is no such upload; begin a new one.")
     upload = session.scalar(
         select(Upload)
         .where(
@@ -73,15 +75,15 @@ def spend(session: Session, *, upload_id: str, inspection_id: str) -> None:
     )
 
 
-def forget_expired(session: Session) -> list[str]:
-    """Delete uploads that were never submitted; the keys of what may lie in storage.
+def forget_expired(session: Session, *, limit: int = 100) -> list[str]:
+    """Delete up to `limit` uploads that were never submitted; the keys of what may lie in storage.
 
     An hour late, so that nobody is putting or submitting one at this moment.
     """
     expired = (
         select(Upload.id)
         .where(Upload.inspection_id.is_(None), Upload.expires_at < func.now() - LIFE)
-        .limit(_SWEPT_AT_ONCE)
+        .limit(limit)
         .with_for_update(skip_locked=True)
     )
     return list(

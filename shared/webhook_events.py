@@ -3,6 +3,7 @@
 Links, never pictures. Made when it is sent, so it says what is true then.
 """
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Literal
 
@@ -13,6 +14,8 @@ from shared.inspection_document import DecisionOut, InspectionOut
 from shared.webhook_tables import Event
 
 MOST_BYTES = 20_000
+_SHORT_COMMENT = 500
+"""Letters, of up to 6 bytes each in JSON."""
 
 
 class InspectionEvent(BaseModel):
@@ -51,7 +54,9 @@ class TestEvent(BaseModel):
 
 
 def body(due: Due, base_url: str) -> bytes:
-    """JSON of at most 20 kB. Metadata and regions that would make it longer are left out."""
+    """JSON of at most 20 kB. What would make it longer is left to the links: regions first, then
+    metadata, by which a receiver may know the part, and last the end of a long comment.
+    """
     if due.inspection is None:
         test = TestEvent(type=Event.TEST, timestamp=due.created_at, data={"delivery_id": due.id})
         return test.model_dump_json().encode()
@@ -75,20 +80,31 @@ def body(due: Due, base_url: str) -> bytes:
                 "data": document,
             }
         )
-    for shorten in (_no_metadata, _no_regions):
+    for shorten in (_no_regions, _no_metadata, _short_comments):
         if len(event.model_dump_json().encode()) > MOST_BYTES:
             shorten(event)
     return event.model_dump_json().encode()
+
+
+def _no_regions(event: InspectionEvent | ReviewEvent) -> None:
+    if event.data.autoencoder is not None:
+        event.data.autoencoder.regions = []
+    for decision in _decisions(event):
+        decision.region = None
 
 
 def _no_metadata(event: InspectionEvent | ReviewEvent) -> None:
     event.data.metadata = {}
 
 
-def _no_regions(event: InspectionEvent | ReviewEvent) -> None:
-    if event.data.autoencoder is not None:
-        event.data.autoencoder.regions = []
-    if event.data.review is not None and event.data.review.decision is not None:
-        event.data.review.decision.region = None
+def _short_comments(event: InspectionEvent | ReviewEvent) -> None:
+    for decision in _decisions(event):
+        if len(decision.comment) > _SHORT_COMMENT:
+            decision.comment = decision.comment[:_SHORT_COMMENT] + "…"
+
+
+def _decisions(event: InspectionEvent | ReviewEvent) -> Iterator[DecisionOut]:
     if isinstance(event, ReviewEvent):
-        event.decision.region = None
+        yield event.decision
+    if event.data.review is not None and event.data.review.decision is not None:
+        yield event.data.review.decision

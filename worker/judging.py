@@ -8,7 +8,7 @@ photo on an idle line, many while the models are busy.
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
@@ -231,14 +231,27 @@ class Judging:
     def _store(
         self, token: str, judged: Sequence[_Judged]
     ) -> tuple[list[Recorded], list[_Setback]]:
-        def store(one: _Judged) -> Recorded | _Setback:
+        started = time.perf_counter()
+
+        def put(one: _Judged, name: str, draw: Callable[[], bytes]) -> str:
+            key = map_key(one.ready.claimed.image_key, token, name)
+            storage().put(key, draw(), "image/jpeg")
+            return key
+
+        # Both at once: on an idle line somebody waits for them.
+        pictures = [
+            (
+                self._io.submit(put, one, "overlay", one.judgement.overlay),
+                self._io.submit(put, one, "anomaly-map", one.judgement.anomaly_map),
+            )
+            for one in judged
+        ]
+
+        def store(one: _Judged, maps: tuple[Future[str], Future[str]]) -> Recorded | _Setback:
             claimed, judgement = one.ready.claimed, one.judgement
-            started = time.perf_counter()
-            overlay = map_key(claimed.image_key, token, "overlay")
-            anomaly_map = map_key(claimed.image_key, token, "anomaly-map")
+            regions = judgement.anomaly_regions()
             try:
-                storage().put(overlay, judgement.overlay(), "image/jpeg")
-                storage().put(anomaly_map, judgement.anomaly_map(), "image/jpeg")
+                overlay, anomaly_map = (picture.result() for picture in maps)
             except StorageUnavailable as error:
                 return _Setback(claimed, error, is_its_fault=False)
             return Recorded(
@@ -248,7 +261,7 @@ class Judging:
                 engine=one.model.inspector.engine.name,
                 overlay_key=overlay,
                 anomaly_map_key=anomaly_map,
-                anomaly_regions=judgement.anomaly_regions(),
+                anomaly_regions=regions,
                 timings_ms={
                     "queued": claimed.queued_ms,
                     "fetch": one.ready.fetch_ms,
@@ -259,7 +272,7 @@ class Judging:
                 shadow=one.shadow,
             )
 
-        return _split(list(self._io.map(store, judged)), Recorded)
+        return _split(list(map(store, judged, pictures)), Recorded)
 
     def _record(self, batch: Batch, results: Sequence[Recorded]) -> None:
         if not results:

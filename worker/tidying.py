@@ -17,8 +17,8 @@ from worker.rounds import Rounds
 log = structlog.stdlib.get_logger()
 
 _LOCK = 0x0DEF71D7
-_PICTURES_AT_ONCE = 100
-"""Inspections whose pictures are deleted before their rows say so."""
+_OBJECTS_AT_ONCE = 100
+"""Uploads, and inspections whose pictures are deleted before their rows say so."""
 _PAUSE_SECONDS = 60
 """Things are kept for hours or days: nobody waits for this."""
 
@@ -33,19 +33,22 @@ class Tidying:
         """Delete all that is due. Out of storage first, then the rows say so: what a crash
         interrupts is done again.
         """
-        while self._some() == _PICTURES_AT_ONCE:
+        while self._some():
             pass
 
-    def _some(self) -> int:
+    def _some(self) -> bool:
+        """A bounded part of everything; True if there may be more of anything."""
+        is_more = False
         abandoned: list[str] = []
         pictures: list[Pictures] = []
         with transaction() as session:
             if session.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK}):
-                idempotency.forget_old(session)
-                deliveries.forget_old(session, days=self._log_days)
+                is_more |= idempotency.forget_old(session)
+                is_more |= deliveries.forget_old(session, days=self._log_days)
                 sessions.forget_old(session)
-                abandoned = uploads.forget_expired(session)
-                pictures = retention.find_expired(session, limit=_PICTURES_AT_ONCE)
+                abandoned = uploads.forget_expired(session, limit=_OBJECTS_AT_ONCE)
+                pictures = retention.find_expired(session, limit=_OBJECTS_AT_ONCE)
+                is_more |= _OBJECTS_AT_ONCE in {len(abandoned), len(pictures)}
         for key in (*abandoned, *(key for entry in pictures for key in entry.keys)):
             storage().delete(key)
         if pictures:
@@ -54,4 +57,4 @@ class Tidying:
                     session, [entry.inspection_id for entry in pictures], actor=self._worker
                 )
             log.info("pictures_deleted", inspections=len(pictures))
-        return len(pictures)
+        return is_more

@@ -1,13 +1,12 @@
 """Batches over HTTP: many photos in one request, one status for all of them."""
 
-import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.acceptance import Accepted, accept_batch
-from api.auth import FIRST, Reader, Submitter
+from api.auth import FIRST, Looker, Submitter
 from api.batch_schemas import BatchItemOut, BatchLinks, BatchOut, BatchSubmittedOut
 from api.deps import AppGateway, BaseUrl
 from api.problems import responses
@@ -16,6 +15,7 @@ from api.submission import read_batch
 from shared import batches
 from shared.db import transaction
 from shared.errors import DefectScopeError, NotFound
+from shared.ids import is_id
 from shared.inspection_document import ErrorOut, InspectionOut
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"], dependencies=[FIRST])
@@ -45,7 +45,7 @@ _BODY: dict[str, Any] = {
 
 
 async def _batch_id(batch_id: Annotated[str, Path(description="`batch_…`")]) -> str:
-    if not re.fullmatch(r"batch_[0-9a-z]{26}", batch_id):
+    if not is_id(batch_id, "batch"):
         raise NotFound("There is no such batch.")
     return batch_id
 
@@ -107,7 +107,7 @@ async def submit_batch(
     responses=responses(401, 403, 404, 429, 503),
 )
 def read_status(
-    batch_id: BatchId, response: Response, caller: Reader, base_url: BaseUrl
+    batch_id: BatchId, response: Response, caller: Looker, base_url: BaseUrl
 ) -> BatchOut:
     """`Retry-After` is there until all photos are finished."""
     with transaction() as session:

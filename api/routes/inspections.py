@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.acceptance import accept_submission
-from api.auth import FIRST, Reader, Submitter
+from api.auth import FIRST, Looker, Reader, Submitter
 from api.deps import AppGateway, BaseUrl
 from api.problems import responses
 from api.schemas import EventOut, HistoryOut, InspectionPage
@@ -20,6 +20,7 @@ from shared import inspection_queries, inspections
 from shared.accepting import new_inspection_id
 from shared.db import transaction
 from shared.errors import NotFound, Unavailable
+from shared.ids import is_id
 from shared.inspection_document import InspectionOut
 from shared.inspection_queries import Filters
 from shared.keys import Caller
@@ -64,7 +65,7 @@ SUBMISSION_BODY: dict[str, Any] = {
 
 
 async def _inspection_id(inspection_id: Annotated[str, Path(description="`insp_…`")]) -> str:
-    if not inspection_queries.is_id(inspection_id):
+    if not is_id(inspection_id, "insp"):
         raise NotFound("There is no such inspection.")
     return inspection_id
 
@@ -197,7 +198,7 @@ def _filters(
     verdict: Verdict | None = None,
     disposition: Disposition | None = None,
     status: Status | None = None,
-    batch: Annotated[str | None, Query(max_length=64)] = None,
+    batch: Word | None = None,
     since: Annotated[Instant | None, Query(description="Accepted at or after.")] = None,
     until: Annotated[Instant | None, Query(description="Accepted before.")] = None,
 ) -> Filters:
@@ -216,7 +217,7 @@ ListFilters = Annotated[Filters, Depends(_filters)]
     responses=responses(401, 403, 422, 429, 503),
 )
 def list_inspections(
-    caller: Reader,
+    caller: Looker,
     base_url: BaseUrl,
     filters: ListFilters,
     page_size: Annotated[int, Query(ge=1, le=500)] = 50,

@@ -48,7 +48,7 @@ def create(caller: Admin, asked: Annotated[KeyIn, Depends(reading(KeyIn))]) -> N
 
 @router.get("", response_model=KeysOut, summary="All keys", responses=responses(401, 403, 429, 503))
 def list_keys(caller: Admin) -> KeysOut:
-    """Oldest first, with those that are revoked or expired; never their secrets."""
+    """Oldest first, with those that are expired and the last 1,000 revoked; never their secrets."""
     with transaction() as session:
         rows = keys.list_keys(session, caller.organisation_id)
         return KeysOut(keys=[KeyOut.of(row) for row in rows])

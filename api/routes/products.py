@@ -12,7 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth import FIRST, Admin, Reader
+from api.auth import FIRST, Admin, Looker, Reader
 from api.bodies import described, read_json, reading
 from api.problems import responses
 from api.product_schemas import (
@@ -112,7 +112,7 @@ def list_products(caller: Reader) -> ProductsOut:
     summary="Versions of a product, newest first",
     responses=responses(401, 403, 404, 429, 503),
 )
-def list_versions(name: Name, caller: Reader) -> VersionsOut:
+def list_versions(name: Name, caller: Looker) -> VersionsOut:
     with transaction() as session:
         product = products.get_product(session, organisation_id=caller.organisation_id, name=name)
         rows = products.list_versions(session, product)

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Response
 from sqlalchemy.orm import Session
 
-from api.auth import FIRST, Reviewer
+from api.auth import FIRST, Reviewer, ReviewLooker
 from api.bodies import described, reading
 from api.deps import AppGateway, BaseUrl
 from api.problems import responses
@@ -49,7 +49,7 @@ ReviewId = Annotated[str, Depends(_review_id)]
     responses=responses(401, 403, 422, 429, 503),
 )
 def list_reviews(
-    caller: Reviewer,
+    caller: ReviewLooker,
     product: Word | None = None,
     line: Word | None = None,
     station: Word | None = None,

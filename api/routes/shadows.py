@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api.auth import FIRST, Admin, Reader
+from api.auth import FIRST, Admin, Looker
 from api.problems import responses
 from api.product_schemas import ProductOut
 from api.routes.products import Name, VersionNumber
@@ -59,7 +59,7 @@ def stop(name: Name, caller: Admin) -> Response:
     summary="How the shadow compares with the active version",
     responses=responses(401, 403, 404, 429, 503),
 )
-def read(name: Name, caller: Reader) -> ShadowOut:
+def read(name: Name, caller: Looker) -> ShadowOut:
     """404 with the code `no_shadow` where there is none."""
     with transaction() as session:
         return ShadowOut.of(
@@ -75,7 +75,7 @@ def read(name: Name, caller: Reader) -> ShadowOut:
 )
 def list_disagreements(
     name: Name,
-    caller: Reader,
+    caller: Looker,
     page_size: Annotated[int, Query(ge=1, le=500)] = 50,
     page_token: Annotated[str, Query(max_length=200)] = "",
 ) -> DisagreementPage:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 
-from api.auth import FIRST, Admin, Reader
+from api.auth import FIRST, Admin, Looker, Reader
 from api.bodies import described, reading
 from api.problems import responses
 from api.product_schemas import ProductOut
@@ -83,7 +83,7 @@ def change(
 )
 def ask(
     name: Name,
-    caller: Reader,
+    caller: Looker,
     defect_probability: Annotated[float | None, Query(ge=0, le=1)] = None,
     near_threshold_low: Annotated[float | None, Query(ge=0, le=1)] = None,
     near_threshold_high: Annotated[float | None, Query(ge=0, le=1)] = None,

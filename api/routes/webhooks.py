@@ -1,6 +1,5 @@
 """Webhooks over HTTP: endpoints, what they were sent, and sending it again."""
 
-import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
@@ -22,6 +21,7 @@ from api.webhook_schemas import (
 from shared import addresses, deliveries, endpoints
 from shared.db import transaction
 from shared.errors import InvalidInput, NotFound
+from shared.ids import is_id
 from shared.webhook_events import InspectionEvent, ReviewEvent, TestEvent
 from shared.webhook_tables import DeliveryStatus
 
@@ -31,13 +31,13 @@ messages = APIRouter()
 
 
 def _endpoint_id(endpoint_id: Annotated[str, Path(description="`whe_…`")]) -> str:
-    if not re.fullmatch(r"whe_[0-9a-z]{26}", endpoint_id):
+    if not is_id(endpoint_id, "whe"):
         raise NotFound("There is no such webhook endpoint.")
     return endpoint_id
 
 
 def _delivery_id(delivery_id: Annotated[str, Path(description="`msg_…`")]) -> str:
-    if not re.fullmatch(r"msg_[0-9a-z]{26}", delivery_id):
+    if not is_id(delivery_id, "msg"):
         raise NotFound("There is no such delivery.")
     return delivery_id
 

@@ -3,7 +3,7 @@
 A page route is an APIRoute whose errors are pages, too: who is not logged in is sent to do so.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import parse_qs, quote, urlencode
@@ -105,9 +105,18 @@ def _requires(scope: Scope) -> Callable[[Visitor], Coroutine[Any, Any, Visitor]]
     return check
 
 
+async def _looking(
+    visitor: Annotated[Visitor, Depends(_requires(Scope.READ))], gateway: AppGateway
+) -> AsyncIterator[Visitor]:
+    async with gateway.looks.place(visitor.caller):
+        yield visitor
+
+
 Anybody = Annotated[Visitor, Depends(_visitor)]
 """Who is logged in, with whatever key."""
 ReaderVisitor = Annotated[Visitor, Depends(_requires(Scope.READ))]
+LookerVisitor = Annotated[Visitor, Depends(_looking)]
+"""A reader with one of its few places, for what may read much of a table."""
 ReviewerVisitor = Annotated[Visitor, Depends(_requires(Scope.REVIEW))]
 AdminVisitor = Annotated[Visitor, Depends(_requires(Scope.ADMIN))]
 

@@ -1,10 +1,14 @@
 """What does not belong is refused with a problem document that says what to do."""
 
+import re
 from base64 import b64encode
+from json import dumps
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import func, select
 
+from api.main import make_app
 from shared.tables import Inspection, Scope
 
 MB = 1024 * 1024
@@ -18,6 +22,10 @@ def submit(api, data, **fields):
 def nothing_is_accepted(db):
     yield
     assert db.scalar(select(func.count()).select_from(Inspection)) == 0
+
+
+def token(moment):
+    return b64encode(f"{moment} insp_{'0' * 26}".encode()).decode()
 
 
 def assert_problem(answer, status, code, field=None):
@@ -174,6 +182,61 @@ def test_an_unknown_id_is_404(api):
         assert_problem(api.get(path), 404, "not_found")
 
 
+@pytest.mark.parametrize(
+    "name", ["\0", "\ud800", "up_" + "0" * 9000, "batch_\0", "../../admin.key"]
+)
+def test_what_cannot_be_an_id_is_404_wherever_it_is_sent(api, png, name):
+    file = {"file": ("a.png", png)}
+    headers = {"Content-Type": "application/json"}
+
+    as_json = api.post("/v1/inspections", content=dumps({"upload_id": name}), headers=headers)
+    assert_problem(as_json, 404, "not_found")
+    if name != "\ud800":  # no form and no URL can hold it
+        in_form = api.post("/v1/batches", files=file, data={"batch_id": name})
+        assert_problem(in_form, 404, "not_found")
+        in_path = api.put(f"/v1/uploads/{quote(name)}"[:2000], content=png)
+        assert in_path.status_code in {404, 422}
+
+
+@pytest.mark.parametrize(
+    "text", ["\0", "\x7f", "\n", "\U0010ffff", "%00", "' OR 1=1 --", "9" * 400, "nan"]
+)
+def test_hostile_text_in_any_parameter_of_any_route_is_refused_or_harmless(api, text):
+    for path, methods in make_app().openapi()["paths"].items():
+        in_path = re.sub(r"{\w+}", quote(text, safe=""), path)
+        for method, operation in methods.items():
+            for parameter in operation.get("parameters", ()):
+                query = {parameter["name"]: text} if parameter["in"] == "query" else {}
+                headers = {parameter["name"]: text} if is_sendable(parameter, text) else {}
+                answer = api.request(method, in_path, params=query, headers=headers)
+                assert answer.status_code < 500, (method, path, parameter["name"])
+
+
+def is_sendable(parameter, text):
+    return parameter["in"] == "header" and text.isascii() and text.isprintable()
+
+
+def test_fields_that_nobody_knows_are_not_all_told_back(api, png):
+    unknown = {f"field{number}": "x" for number in range(4000)}
+    headers = {"Content-Type": "image/png"}
+
+    answer = api.post("/v1/inspections", params=unknown, content=png, headers=headers)
+
+    assert_problem(answer, 422, "invalid_input", "field0")
+    assert len(answer.content) < 1000
+
+
+def test_the_name_of_a_field_may_be_anything_that_a_client_can_think_of(api):
+    body = b'--x\r\nContent-Disposition: form-data; name="\\ud800"\r\n\r\n1\r\n--x\r\n'
+    body += b'Content-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n--x--\r\n'
+    claimed = {"Content-Type": "multipart/form-data; boundary=x; charset=unicode_escape"}
+
+    assert api.post("/v1/inspections", content=body, headers=claimed).status_code == 422
+    in_json = dumps({"upload_id": "up_" + "0" * 26, "\ud800": 1})
+    headers = {"Content-Type": "application/json"}
+    assert api.post("/v1/inspections", content=in_json, headers=headers).status_code == 422
+
+
 def test_unknown_paths_and_methods_are_problems_too(api):
     assert_problem(api.get("/v2/nothing"), 404, "not_found")
     assert_problem(api.delete("/v1/inspections"), 405, "method_not_allowed")
@@ -190,11 +253,20 @@ def test_unknown_paths_and_methods_are_problems_too(api):
         ({"page_token": "bm9uc2Vuc2U="}, "page_token"),
         ({"page_token": "%%%"}, "page_token"),
         ({"page_token": b64encode(b"2026-01-01T00:00:00 insp_\0").decode()}, "page_token"),
+        ({"page_token": token("0001-01-01T00:00:00+23:59")}, "page_token"),
+        ({"page_token": token("9999-12-31T23:59:59-23:59")}, "page_token"),
         ({"serial": "nul\0"}, "serial"),
+        ({"batch": "nul\0"}, "batch"),
     ],
 )
 def test_a_bad_query_names_its_field(api, query, field):
     assert_problem(api.get("/v1/inspections", params=query), 422, "invalid_input", field)
+
+
+def test_a_page_token_may_be_of_any_time_zone_that_can_be_written(api):
+    strange = token("2026-01-01T00:00:00+23:59:59.999999")
+
+    assert api.get("/v1/inspections", params={"page_token": strange}).status_code == 200
 
 
 def test_without_a_key_there_is_nothing_to_see(app, organisation):

@@ -50,6 +50,22 @@ def test_a_file_that_is_refused_harms_no_other(api, png):
     assert api.get(body["urls"]["self"]).json()["total"] == 1
 
 
+def test_the_name_of_a_file_is_told_back_whatever_it_is(api, png):
+    """A form may claim a charset; an error after the photo was accepted would bring it again."""
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="%s.png"\r\n\r\n'
+    tail = b"\r\n--x--\r\n"
+    for name in (rb"\\ud800", rb"\\x00", b"..%2f..%2fadmin.key", b"<script>"):
+        answer = api.post(
+            "/v1/batches",
+            content=head % name + png + tail,
+            headers={"Content-Type": "multipart/form-data; boundary=x; charset=unicode_escape"},
+        )
+
+        assert answer.status_code == 202, name
+        assert answer.headers["Content-Type"] == "application/json"
+        assert answer.json()["accepted"] == 1
+
+
 def test_a_photo_over_the_limit_is_refused_alone(api, png, db, monkeypatch):
     gateway = api.app.state.gateway
     small = gateway.settings.model_copy(update={"max_upload_bytes": len(png)})

@@ -1,5 +1,7 @@
 """Headers of every answer."""
 
+import re
+
 import pytest
 
 
@@ -31,6 +33,17 @@ def test_answers_run_nothing_and_are_not_kept(api):
 
     assert headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert headers["Cache-Control"] == "no-store"
+
+
+def test_the_documentation_asks_nobody_but_us(api):
+    page = api.get("/docs")
+
+    assert "script-src 'self'" in page.headers["Content-Security-Policy"]
+    named = re.findall(r"""(?:src|href)=["']([^"']+)""", page.text)
+    assert named
+    assert all(name.startswith("/static-offline-docs/") for name in named)
+    assert all(api.get(name).status_code == 200 for name in named)
+    assert api.get("/redoc").status_code == 404
 
 
 def test_pictures_are_kept_as_their_route_says(api, png):

@@ -7,7 +7,8 @@ Real processes: PostgreSQL, Redis, an API, two workers, and S3 over HTTP. Withou
 workers have an engine that looks at nothing, so that the volume counts. Clients send every photo
 with an Idempotency-Key until it is accepted, as a line controller would. Every kind of fault comes
 in turn, in an order drawn from the seed. The last line is JSON; the exit code is 1 if anything was
-lost, doubled or stuck.
+lost, doubled or stuck, or if what a killed worker held was not free five seconds after its lease,
+or after there was a worker again.
 """
 
 import argparse
@@ -38,6 +39,17 @@ from deploy.local import LocalStack
 
 HERE = Path(__file__).parent
 LEASE_SECONDS = 10
+_MOST_AFTER_LEASE_SECONDS = 5.0
+"""In which somebody must have swept what a killed worker held."""
+_HOLDERS = text("""
+SELECT
+  (SELECT array_agg(DISTINCT e.actor) FROM inspections i
+   JOIN inspection_events e ON e.inspection_id = i.id
+   WHERE i.status = 'running' AND e.event = 'claimed' AND e.id = (
+     SELECT max(id) FROM inspection_events WHERE inspection_id = i.id AND event = 'claimed')),
+  EXISTS (SELECT FROM workers WHERE seen_at > clock_timestamp() - make_interval(secs => :since))
+""")
+"""Who has photos in work, and whether any worker has reported within so many seconds."""
 _PAUSE_SECONDS = 3.0
 """Between two faults: long enough to recover, short enough to meet the backlog of the last one."""
 _CLIENTS = 4
@@ -217,7 +229,8 @@ class Campaign:
         for child, pid in killed.items():
             self._await(lambda child=child, pid=pid: self.stack.pid(child) != pid, 30)  # type: ignore[misc]
         if workers := [pid for child, pid in killed.items() if child.startswith("worker")]:
-            threading.Thread(target=self._time_release, args=(children, workers, at)).start()
+            # Before the next fault, which might be the one that holds them up.
+            self._time_release(" and ".join(children), workers, at)
 
     def _freeze(self, child: str, seconds: float) -> None:
         pid = self.stack.pid(child)
@@ -264,24 +277,26 @@ class Campaign:
         self._violated("photos waited for a minute, and nobody claimed any")
         return 60.0
 
-    def _time_release(self, killed: tuple[str, ...], pids: list[int], killed_at: float) -> None:
+    def _time_release(self, killed: str, pids: list[int], killed_at: float) -> None:
         """How long the photos of a killed worker stayed leased to it."""
         names = tuple(f"-{pid}" for pid in pids)
+        # Who sweeps has to be there: the other worker at once, both of them once one is back.
+        swept_from = float(LEASE_SECONDS)
+        is_anybody_there = False
         with self._connect() as connection:
-            while not self._is_over.is_set():
-                holders = connection.execute(
-                    text(
-                        "SELECT DISTINCT e.actor FROM inspections i"
-                        " JOIN inspection_events e ON e.inspection_id = i.id"
-                        " WHERE i.status = 'running' AND e.event = 'claimed' AND e.id ="
-                        " (SELECT max(id) FROM inspection_events"
-                        "  WHERE inspection_id = i.id AND event = 'claimed')"
-                    )
-                ).scalars()
-                if not any(holder.endswith(names) for holder in holders):
-                    self.found.after_kill[" and ".join(killed)].append(time.monotonic() - killed_at)
-                    return
+            while (seconds := time.monotonic() - killed_at) < _QUIET_SECONDS:
+                holders, is_seen = connection.execute(_HOLDERS, {"since": seconds}).one()
+                if is_seen and not is_anybody_there:
+                    is_anybody_there, swept_from = True, max(swept_from, seconds)
+                if not any(holder.endswith(names) for holder in holders or ()):
+                    break
                 time.sleep(0.2)
+        most = swept_from + _MOST_AFTER_LEASE_SECONDS
+        self.found.after_kill[killed].append(seconds)
+        if seconds > most:
+            self._violated(
+                f"photos of {killed}, killed, were free after {seconds:.1f} s, not {most:.1f} s"
+            )
 
     def _look_for_overdue(self) -> None:
         """Nothing may be leased for long after its lease has run out, while anybody can sweep."""
@@ -417,7 +432,8 @@ def main() -> None:
         shown = ", ".join(f"{value:.1f}" for value in seconds)
         print(f"{name:32} claimed again after {shown} s")
     for killed, seconds in found.after_kill.items():
-        print(f"photos of {killed}, killed, were free after {max(seconds):.1f} s at most")
+        shown = ", ".join(f"{value:.1f}" for value in seconds)
+        print(f"photos of {killed}, killed, were free after {shown} s")
     for violation in itertools.islice(found.violations, 20):
         print(f"VIOLATION: {violation}")
     print("0 lost, 0 doubled, 0 stuck" if not found.violations else "NOT all is well")

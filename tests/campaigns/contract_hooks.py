@@ -16,7 +16,12 @@ _LONGEST_ID = 40
 
 _known: dict[str, list[str]] = defaultdict(list)
 """Identifiers that answers named, by prefix."""
-_PREFIX = {"inspection_id": "insp", "batch_id": "batch", "upload_id": "up", "key_id": "key"}
+_PREFIX = {
+    **{"inspection_id": "insp", "batch_id": "batch", "upload_id": "up", "key_id": "key"},
+    **{"endpoint_id": "whe", "delivery_id": "msg"},
+}
+_RECEIVER = "http://127.0.0.1:9/hook"
+"""Where nobody listens, on a network that the stack of this campaign allows."""
 _random = random.Random(0)
 
 for media_type in ("image/png", "image/jpeg"):
@@ -29,7 +34,11 @@ def map_body(context: Any, body: Any) -> Any:
         if "file" in body and _random.random() < _SOMETIMES:
             body["file"] = photo(0)
             body.pop("metadata", None)
+        if not _known["batch"]:
+            body.pop("batch_id", None)  # or none would ever be begun
         _name_known(body)
+        if "url" in body and _random.random() < _SOMETIMES:
+            body["url"] = _RECEIVER
         if "product" in body and _random.random() < _SOMETIMES:
             body["product"] = "bottle"
     return body

@@ -4,12 +4,14 @@
 
 Real processes: PostgreSQL, Redis, an API, a worker with an engine that looks at nothing, a
 deliverer; and a receiver that verifies every signature with the `standardwebhooks` package, whose
-secret is rotated in the middle. First the way of single verdicts to the receiver on the idle stack,
-then the volume without faults, then all of it again with kill -9 and FLUSHALL. The last line is
-JSON; the exit code is 1 if anything was lost or not verified.
+secret is rotated in the middle. First the way of single verdicts to the receiver on the idle stack;
+then that of many, alone and beside endpoints that misbehave in turns; then the volume without
+faults, then with kill -9 and FLUSHALL. The last line is JSON; the exit code is 1 if anything was
+lost or not verified.
 """
 
 import argparse
+import contextlib
 import http.server
 import json
 import multiprocessing
@@ -26,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import redis
 from chaos import HERE, photo, redis_url
 from sqlalchemy import create_engine, text
@@ -35,6 +38,13 @@ from deploy.local import LocalStack
 
 _MOST_LATENCY_MS = 100
 _LEAST_RATE = 200
+_MOST_SLOWER = 3
+"""Times that the p99 of a good endpoint may grow beside those that misbehave."""
+_MISBEHAVIOURS = ("500", "drip", "huge", "close", "silence")
+_EACH = 2
+"""Endpoints of each of them."""
+_RATE = 20
+"""Photos a second, so that the machine is not busy."""
 _LOT = 500
 """Photos that are submitted; each is told again and again by replays."""
 
@@ -76,7 +86,10 @@ def receive(pipe: Connection) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     pipe.send(server.server_port)
     while True:
-        asked, value = pipe.recv()
+        try:
+            asked, value = pipe.recv()
+        except EOFError:  # the campaign is over
+            return
         if asked == "secret":
             secrets.append(value)
             pipe.send(None)
@@ -85,6 +98,44 @@ def receive(pipe: Connection) -> None:
             pipe.send(None)
         else:
             pipe.send((dict(seen), dict(arrived), unverified))
+
+
+def misbehave(pipe: Connection) -> None:
+    """A process of its own, so that it takes no time from the good receiver."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            with contextlib.suppress(OSError):  # they are hung up on
+                if self.path == "/500":
+                    self.wfile.write(b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n")
+                elif self.path == "/drip":
+                    for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n":
+                        self.wfile.write(bytes([byte]))
+                        time.sleep(1)
+                elif self.path == "/huge":
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n")
+                    self.wfile.write(bytes(10_000_000))
+                elif self.path == "/silence":
+                    time.sleep(60)
+            self.close_connection = self.path != "/500"
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_: None
+    pipe.send(server.server_port)
+    server.serve_forever()
+
+
+def start(what: Callable[[Connection], None]) -> tuple[Connection, int]:
+    """A receiver in a process of its own, and its port."""
+    ours, theirs = multiprocessing.Pipe()
+    multiprocessing.get_context("spawn").Process(target=what, args=(theirs,), daemon=True).start()
+    return ours, ours.recv()
 
 
 class Campaign:
@@ -97,12 +148,7 @@ class Campaign:
         self._database = create_engine(
             stack.database_url, pool_pre_ping=True, isolation_level="AUTOCOMMIT"
         )
-        ours, theirs = multiprocessing.Pipe()
-        self._receiver = ours
-        multiprocessing.get_context("spawn").Process(
-            target=receive, args=(theirs,), daemon=True
-        ).start()
-        port = ours.recv()
+        self._receiver, port = start(receive)
         made = self._post("/v1/webhooks", json={"url": f"http://127.0.0.1:{port}/"})
         self._endpoint = f"/v1/webhooks/{made['id']}"
         self._ask("secret", made["secret"])
@@ -127,6 +173,48 @@ class Campaign:
             self.violations.append(f"p50 {p50:.0f} ms from verdict to receiver")
         return {"p50_ms": round(p50), "max_ms": round(max(took))}
 
+    def beside(self, count: int) -> dict[str, Any]:
+        """The way of many verdicts to the good receiver, alone and beside misbehaving ones."""
+        _, port = start(misbehave)
+        alone, beside = [], []
+        for _ in range(2):  # in turns: a busy moment of the machine hits both
+            alone += self._way_of(count // 2)
+            bad = [
+                self._post("/v1/webhooks", json={"url": f"http://127.0.0.1:{port}/{how}"})["id"]
+                for how in _MISBEHAVIOURS * _EACH
+            ]
+            beside += self._way_of(count // 2)
+            for id_ in bad:
+                self._http.delete(f"/v1/webhooks/{id_}").raise_for_status()
+        p99, p99_beside = (statistics.quantiles(took, n=100)[98] for took in (alone, beside))
+        ratio = p99_beside / p99
+        print(
+            f"verdict to receiver, {_RATE} a second: p99 {p99:.0f} ms alone, {p99_beside:.0f} ms "
+            f"beside {len(bad)} endpoints that misbehave: {ratio:.2f} times"
+        )
+        if ratio > _MOST_SLOWER:
+            self.violations.append(f"a good endpoint is {ratio:.1f} times slower beside bad ones")
+        return {
+            "p99_alone_ms": round(p99),
+            "p99_beside_ms": round(p99_beside),
+            "ratio": round(ratio, 2),
+        }
+
+    def _way_of(self, count: int) -> list[float]:
+        """Milliseconds from verdict to receiver of so many photos, at a steady rate."""
+        ids = []
+        started = time.monotonic()
+        for number in range(count):
+            time.sleep(max(0.0, started + number / _RATE - time.monotonic()))
+            ids.append(self._post("/v1/inspections", files={"file": photo(number % 12)})["id"])
+        self._await(lambda: self._ask("seen")[1].keys() >= set(ids), 60)
+        arrived = self._ask("seen")[1]
+        with self._database.connect() as connection:
+            finished = connection.execute(
+                text("SELECT id, extract(epoch FROM finished_at) FROM inspections"),
+            ).all()
+        return [(arrived[id_] - float(at)) * 1000 for id_, at in finished if id_ in set(ids)]
+
     def prepare(self) -> None:
         for number in range(_LOT):
             self._post(
@@ -138,6 +226,8 @@ class Campaign:
         """Replay the lot until so many were delivered, with so many kills in between."""
         self._ask("forget")
         sent = 0
+        deliverer = psutil.Process(self._stack.pid("deliverer"))
+        cpu_before = deliverer.cpu_times()
         started = time.monotonic()
         is_whole, is_over = threading.Event(), threading.Event()
         breaking = threading.Thread(target=self._break, args=(kills, is_whole, is_over))
@@ -148,6 +238,7 @@ class Campaign:
                 self._ask("secret", self._post(f"{self._endpoint}/rotate")["secret"])
             self._await(self._is_quiet, 120)
         took = time.monotonic() - started
+        cpu_s = None if kills else sum(deliverer.cpu_times()[:2]) - sum(cpu_before[:2])
         is_over.set()
         breaking.join()
         seen, _, unverified = self._ask("seen")
@@ -163,6 +254,8 @@ class Campaign:
             self.violations.append(f"{lost} lost, {unverified} not verified, {len(seen)} ids")
         if not kills and rate < _LEAST_RATE:
             self.violations.append(f"{rate:.0f} deliveries a second")
+        if cpu_s is not None:
+            print(f"the deliverer spent {cpu_s / arrived * 1000:.2f} ms of a core on each")
         return {
             "deliveries": sent,
             "arrived": arrived,
@@ -170,6 +263,7 @@ class Campaign:
             "twice": arrived - sent,
             "unverified": unverified,
             "per_s": round(rate),
+            "cpu_ms_each": None if cpu_s is None else round(cpu_s / arrived * 1000, 2),
         }
 
     def _break(self, kills: int, is_whole: threading.Event, is_over: threading.Event) -> None:
@@ -229,7 +323,7 @@ def main() -> None:
             stack.start()
             campaign = Campaign(stack)
             time.sleep(5)
-            found = {"latency": campaign.latency(40)}
+            found = {"latency": campaign.latency(40), "beside": campaign.beside(600)}
             campaign.prepare()
             found["alone"] = campaign.volume(arguments.deliveries, 0)
             found["killed"] = campaign.volume(arguments.deliveries, arguments.kills)

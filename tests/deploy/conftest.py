@@ -40,7 +40,10 @@ class ComposeFile:
             assert operator == "-", f"{name} is required"
             return str(rest)
 
-        return re.sub(r"\$\{(\w+)(?::([-?])([^}]*))?\}", replace, str(template))
+        text, count = str(template), 1
+        while count:  # from the inside out: a default may hold another variable
+            text, count = re.subn(r"\$\{(\w+)(?::([-?])([^${}]*))?\}", replace, text)
+        return text
 
     def environment(self, service: str) -> dict[str, str]:
         """The environment of a container; a name without a value is passed on if it is set."""

@@ -4,10 +4,12 @@ Environment from the file, test servers in the places of the other containers,
 and no module importable that the image would not hold.
 """
 
+import http.server
 import re
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -17,6 +19,7 @@ import httpx
 import numpy as np
 import pytest
 from sqlalchemy import create_engine, text
+from standardwebhooks import Webhook
 
 _NOT_IN_THE_API_IMAGE = ("torch", "torchvision", "cv2", "numpy", "safetensors", "sklearn")
 _NOT_IN_THE_WORKER_IMAGE = ("fastapi", "starlette", "uvicorn", "multipart")
@@ -144,9 +147,30 @@ def photo():
     return cv2.imencode(".jpg", picture + noise)[1].tobytes()
 
 
-def test_what_compose_starts_judges_a_photo_and_shows_where_it_looked(
-    containers, compose_file, photo, wait_until
+@pytest.fixture
+def mes():
+    """A receiver of webhooks: its URL, and what it was sent."""
+    arrived = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            arrived.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            self.send_response(204)
+            self.end_headers()
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever).start()
+    yield f"http://127.0.0.1:{server.server_port}/hook", arrived
+    server.shutdown()
+    server.server_close()
+
+
+def test_what_compose_starts_judges_a_photo_shows_where_it_looked_and_tells_the_mes(
+    containers, compose_file, photo, mes, monkeypatch, wait_until
 ):
+    # As in .env: the one setting that a MES on a private network needs.
+    monkeypatch.setitem(compose_file.variables, "DEFECTSCOPE_WEBHOOK_ALLOWED_CIDRS", "127.0.0.0/8")
     # `up` runs the migration every time; the second must find nothing to do.
     for _ in range(2):
         migrated = containers.run("migrate", compose_file.services["migrate"]["command"])
@@ -154,14 +178,20 @@ def test_what_compose_starts_judges_a_photo_and_shows_where_it_looked(
     assert containers.check_health("api") == 1
     containers.start("api")
     containers.start("worker")
+    containers.start("deliverer")
     wait_until(lambda: containers.has_said("worker", "worker_ready"), "the worker", seconds=120)
     wait_until(lambda: containers.has_said("api", "Uvicorn running"), "the API")
+    wait_until(lambda: containers.has_said("deliverer", "deliverer_ready"), "the deliverer")
 
     url = f"http://127.0.0.1:{containers.environment('api')['DEFECTSCOPE_PORT']}"
     key = {"Authorization": f"Bearer {compose_file.variables['DEFECTSCOPE_ADMIN_KEY']}"}
     with httpx.Client(base_url=url, headers=key, timeout=70) as client:
-        assert (containers.check_health("api"), containers.check_health("worker")) == (0, 0)
-        assert client.get("/readyz").json()["status"] == "ready"
+        for service in ("api", "worker", "deliverer"):
+            assert containers.check_health(service) == 0
+        webhook_url, arrived = mes
+        secret = client.post("/v1/webhooks", json={"url": webhook_url}).json()["secret"]
+        ready = client.get("/readyz").json()
+        assert (ready["status"], ready["deliverer"]) == ("ready", "ok")
         answer = client.post(
             "/v1/inspections",
             params={"product": "bottle", "serial": "SN1"},
@@ -173,6 +203,7 @@ def test_what_compose_starts_judges_a_photo_and_shows_where_it_looked(
         assert inspection["verdict"] in {"good", "defective", "undecidable"}
         assert inspection["model"]["product"] == "bottle"
         redirect = client.get(inspection["overlay_url"])
+        wait_until(lambda: arrived, "the webhook")
     assert redirect.status_code == 307
     link = redirect.headers["Location"]
     public = containers.environment("api")["DEFECTSCOPE_S3_PUBLIC_ENDPOINT_URL"]
@@ -183,7 +214,13 @@ def test_what_compose_starts_judges_a_photo_and_shows_where_it_looked(
     picture = cv2.imdecode(np.frombuffer(overlay.content, np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape == (256, 256, 3)
     assert list((containers.folder / "models").iterdir())
+    headers, body = arrived[0]
+    said = Webhook(secret).verify(body, headers)
+    assert (said["serial"], said["data"]["id"]) == ("SN1", inspection["id"])
+    assert said["data"]["overlay_url"].startswith(f"{url}/v1/inspections/")
 
+    assert containers.stop("deliverer") == 0, containers.log("deliverer")
+    assert containers.check_health("deliverer") == 1
     assert containers.stop("worker") == 0, containers.log("worker")
     assert containers.check_health("worker") == 1
     containers.stop("api")

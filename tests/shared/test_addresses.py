@@ -120,9 +120,30 @@ def test_one_refused_address_among_good_ones_refuses_the_name():
         addresses.check("https", "rebinding.example", ["93.184.216.34", "127.0.0.1"], NONE)
 
 
-def test_a_name_that_leads_nowhere_is_told_so():
-    with pytest.raises(AddressRefused, match="leads nowhere"):
-        addresses.check("https", "nowhere.invalid", [], NONE)
+@pytest.mark.parametrize("found", [[], ["10.20.3.4"], ["fd12::7"], ["93.184.216.34", "127.0.0.1"]])
+def test_a_refusal_does_not_say_what_a_name_of_our_network_leads_to(found):
+    with pytest.raises(AddressRefused) as refused:
+        addresses.check("https", "files.plant", found, NONE)
+
+    # The same for a name that does not exist: trying names finds none.
+    assert str(refused.value) == (
+        "files.plant leads nowhere, or to an address that is not public. If your MES lives there, "
+        "have the operator put its network into DEFECTSCOPE_WEBHOOK_ALLOWED_CIDRS, for instance "
+        "DEFECTSCOPE_WEBHOOK_ALLOWED_CIDRS=10.20.0.0/16."
+    )
+
+
+def test_a_name_of_the_metadata_service_is_refused_without_its_address():
+    with pytest.raises(AddressRefused, match="credentials") as refused:
+        addresses.check("https", "metadata.example", ["169.254.169.254"], NONE)
+
+    assert "169.254" not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["10.20.3.4", "fd12::7"])
+def test_an_address_that_was_given_is_named(address):
+    with pytest.raises(AddressRefused, match=f"^{address} is not a public address"):
+        addresses.check("https", address, [address], NONE)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 """What is written with a verdict, and what becomes of it: retries, rests, giving up, replay."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, event, func, select, update
 
 from shared import deliveries, delivering, endpoints, inspections
-from shared.db import transaction
+from shared.db import engine, transaction
 from shared.delivering import PAUSE_AFTER, RETRY_AFTER, Attempt
 from shared.endpoints import SUBSCRIBABLE, Filter
 from shared.errors import InvalidInput
@@ -23,6 +23,7 @@ from shared.webhook_tables import (
 )
 
 LEASE = timedelta(seconds=30)
+NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -179,6 +180,51 @@ def test_what_arrived_is_not_due_again(db, endpoint, judge):
 
     assert {delivery.status for delivery in written(db)} == {DeliveryStatus.DELIVERED}
     assert due(leased) == []
+
+
+def test_a_mixed_batch_is_recorded_one_by_one_in_the_log(db, endpoint, judge):
+    id_ = endpoint()
+    judge(4)
+    (leased,) = lease()
+    gone, *others = due(leased)
+    with transaction() as session:
+        session.execute(delete(WebhookDelivery).where(WebhookDelivery.id == gone.id))
+    codes = dict(zip([other.id for other in others], (200, 500, 204), strict=True))
+    tried = [attempt(db, message, code) for message, code in codes.items()]
+
+    # In another order than they were made in, with one that was deleted meanwhile.
+    assert settle(leased, tried[2], attempt(db, gone.id), tried[0], tried[1])
+
+    log = db.scalars(select(WebhookAttempt).order_by(WebhookAttempt.id)).all()
+    assert [(entry.delivery_id, entry.status_code) for entry in log] == list(codes.items())
+    assert [delivery.attempts for delivery in written(db)] == [1, 1, 1]
+    assert {delivery.id for delivery in written(db) if delivery.finished_at} == {
+        message for message, code in codes.items() if code != 500
+    }
+    # The last of them arrived.
+    assert row(db, id_).failures == 0
+
+
+def test_settling_many_asks_the_database_as_often_as_settling_one(db, endpoint, judge):
+    endpoint()
+    judge(31)
+    (leased,) = lease()
+    first, *rest = [attempt(db, message.id) for message in due(leased)]
+    asked = []
+
+    def count(_connection, _cursor, statement, *_):
+        asked.append(statement)
+
+    event.listen(engine(), "before_cursor_execute", count)
+    try:
+        settle(leased, first)
+        of_one = len(asked)
+        settle(leased, *rest)
+    finally:
+        event.remove(engine(), "before_cursor_execute", count)
+
+    assert len(asked) == 2 * of_one
+    assert {delivery.status for delivery in written(db)} == {DeliveryStatus.DELIVERED}
 
 
 def test_an_endpoint_is_delivered_to_by_one_deliverer_until_its_lease_ends(db, endpoint, judge):
@@ -420,6 +466,28 @@ def test_old_deliveries_and_their_log_are_forgotten_and_what_waits_is_not(db, en
         deliveries.forget_old(session, days=30)
     assert [delivery.status for delivery in written(db)] == [DeliveryStatus.PENDING]
     assert db.scalar(select(func.count()).select_from(WebhookAttempt)) == 0
+
+
+def test_of_a_delivery_that_was_sent_again_and_again_the_last_attempts_are_read(
+    db, endpoint, judge
+):
+    """Otherwise one list could hold gigabytes of replies."""
+    endpoint()
+    judge(2)
+    often, once = (delivery.id for delivery in written(db))
+    for delivery_id, count in ((often, deliveries.MOST_SHOWN + 5), (once, 1)):
+        for number in range(count):
+            db.add(attempt_row(delivery_id, number))
+    db.commit()
+
+    with transaction() as session:
+        read = deliveries.attempts_of(session, [often, once])
+
+    assert [entry.latency_ms for entry in read] == [*range(5, 25), 0]
+
+
+def attempt_row(delivery_id, number):
+    return WebhookAttempt(delivery_id=delivery_id, at=NOON, latency_ms=number, reply="")
 
 
 def test_there_is_a_bound_on_endpoints(endpoint, monkeypatch):

@@ -82,3 +82,20 @@ def test_nobody_revokes_the_key_of_another_organisation(organisation):
 def test_a_key_that_was_made_elsewhere_must_have_the_form(organisation):
     with pytest.raises(InvalidInput, match="ds_<id>_<secret>"):
         create(organisation, key="letmein")
+
+
+def test_there_is_a_bound_on_keys_and_on_what_a_list_tells_of_revoked_ones(
+    organisation, monkeypatch
+):
+    monkeypatch.setattr(keys, "MOST_KEYS", 2)
+    ids = []
+    for _ in range(4):
+        ids.append(create(organisation)[0])
+        with transaction() as session:
+            keys.revoke_key(session, organisation_id=organisation, key_id=ids[-1], actor="test")
+    ids += [create(organisation)[0] for _ in range(2)]
+
+    with pytest.raises(InvalidInput, match="revoke one"):
+        create(organisation)
+    with transaction() as session:
+        assert [row.id for row in keys.list_keys(session, organisation)] == ids[2:]

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -10,54 +9,11 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
-import psutil
 import pytest
 from PIL import Image
 
 COMMAND = str(Path(sys.executable).parent / "defectscope")
-SAMPLES = sorted((Path(__file__).parents[2] / "worker" / "bundles" / "samples").iterdir())
-
-
-class Stack:
-    def __init__(self, data_dir):
-        self.data_dir = data_dir
-        self.process = subprocess.Popen(
-            [COMMAND, "up", "--port", "0", "--data-dir", str(data_dir)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={k: v for k, v in os.environ.items() if not k.startswith("DEFECTSCOPE_")},
-        )
-        line = self.process.stdout.readline()
-        if not line.startswith("ready "):
-            raise AssertionError(f"no ready line: {line!r} {self.process.communicate()}")
-        self.url = line.split()[1]
-        self.key = (data_dir / "admin.key").read_text().strip()
-        self.http = httpx.Client(
-            base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=60
-        )
-
-    def children(self):
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-    def submit(self, path, **fields):
-        return self.http.post(
-            "/v1/inspections", files={"file": (path.name, path.read_bytes())}, data=fields
-        )
-
-    def run(self, *arguments):
-        environment = {**os.environ, "DEFECTSCOPE_URL": self.url, "DEFECTSCOPE_API_KEY": self.key}
-        return subprocess.run(
-            [COMMAND, *arguments], capture_output=True, text=True, env=environment, check=False
-        )
-
-    def stop(self, with_signal=signal.SIGINT):
-        children = self.children()
-        self.process.send_signal(with_signal)
-        self.process.wait(60)
-        _, alive = psutil.wait_procs(children, timeout=20)
-        return alive
+SAMPLES = sorted((Path(__file__).parents[2] / "shared" / "samples").iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +22,8 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def stack(data_dir):
-    stack = Stack(data_dir)
+def stack(data_dir, new_stack):
+    stack = new_stack(data_dir)
     yield stack
     if stack.process.poll() is None:
         stack.stop()
@@ -149,12 +105,14 @@ def test_a_second_stack_on_the_same_folder_is_refused(stack):
     assert "Another `defectscope up`" in second.stderr
 
 
-def test_results_are_still_there_after_a_restart_and_ctrl_c_leaves_nothing_running(stack, data_dir):
+def test_results_are_still_there_after_a_restart_and_ctrl_c_leaves_nothing_running(
+    stack, data_dir, new_stack
+):
     id_ = stack.submit(SAMPLES[0], serial="before").json()["id"]
     verdict = stack.http.get(f"/v1/inspections/{id_}?wait=30").json()["verdict"]
 
     assert stack.stop() == []
-    again = Stack(data_dir)
+    again = new_stack(data_dir)
     try:
         inspection = again.http.get(f"/v1/inspections/{id_}").json()
         assert (inspection["verdict"], inspection["part"]["serial"]) == (verdict, "before")

@@ -1,7 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import func, select, text, update
 
 from shared import retention, uploads
 from shared.db import engine, transaction
@@ -9,6 +9,7 @@ from shared.errors import StorageUnavailable
 from shared.settings import get_settings
 from shared.storage import storage
 from shared.tables import IdempotencyKey, Inspection, InspectionEvent, Status, Upload
+from shared.webhook_tables import WebhookAttempt, WebhookDelivery
 from worker import tidying
 from worker.tidying import Tidying
 
@@ -121,6 +122,37 @@ def test_idempotency_keys_go_when_they_no_longer_count(db, api_key, queued, roun
     round_()
 
     assert db.scalars(select(IdempotencyKey.key)).all() == ["young"]
+
+
+def test_one_round_ends_with_nothing_left_however_much_there_was(
+    db, organisation, api_key, queued, round_
+):
+    """Otherwise a busy or hostile sender makes more in a minute than a round takes away."""
+    queued(5)
+    fill = (
+        """INSERT INTO idempotency_keys (api_key_id, key, payload_sha256, inspection_id, created_at)
+        SELECT :key, n, '', (SELECT id FROM inspections), now() - interval '2 days'
+        FROM generate_series(1, 1001) AS n""",
+        """INSERT INTO uploads (id, organisation_id, key, media_type, bytes, sha256, expires_at)
+        SELECT n, 'org_plant', 'images/' || n, 'image/png', 1, '', now() - interval '2 days'
+        FROM generate_series(1, 101) AS n""",
+        """INSERT INTO webhook_endpoints (id, organisation_id, url, events, secret, status)
+        VALUES ('whe_1', 'org_plant', '', '{}', '', 'active')""",
+        """INSERT INTO webhook_deliveries (id, organisation_id, endpoint_id, event, status,
+          finished_at)
+        SELECT n, 'org_plant', 'whe_1', 'webhook.test', 'dead', now() - interval '31 days'
+        FROM generate_series(1, 1001) AS n""",
+        """INSERT INTO webhook_attempts (delivery_id, at, latency_ms, reply)
+        SELECT id, finished_at, 1, '' FROM webhook_deliveries, generate_series(1, 3)""",
+    )
+    for statement in fill:
+        db.execute(text(statement), {"key": api_key} if ":key" in statement else {})
+    db.commit()
+
+    round_()
+
+    for table in (IdempotencyKey, Upload, WebhookDelivery, WebhookAttempt):
+        assert db.scalar(select(func.count()).select_from(table)) == 0, table
 
 
 @pytest.fixture

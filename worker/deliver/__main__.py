@@ -24,8 +24,11 @@ log = structlog.stdlib.get_logger()
 def main() -> None:
     settings = get_settings()
     configure_logging(settings, process="deliverer")
+    name = f"{socket.gethostname()}-{os.getpid()}"
     delivering = Delivering(
-        base_url=settings.base_url, allowed=parse_networks(settings.webhook_allowed_cidrs)
+        name=f"deliverer:{name}",
+        base_url=settings.base_url,
+        allowed=parse_networks(settings.webhook_allowed_cidrs),
     )
     tasks.serve_with(delivering)
 
@@ -48,7 +51,7 @@ def main() -> None:
             "--pool=threads",
             "--concurrency=1",
             f"--queues={DELIVER_QUEUE}",
-            f"--hostname=deliverer-{socket.gethostname()}-{os.getpid()}",
+            f"--hostname=deliverer-{name}",
             "--without-gossip",
             "--without-mingle",
             "--without-heartbeat",

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import structlog
 
-from shared import delivering, webhook_events
+from shared import delivering, webhook_events, workers
 from shared.addresses import Networks
 from shared.db import transaction
 from shared.delivering import Attempt, Due, Leased
@@ -39,13 +39,18 @@ _BATCH_SECONDS = 5.0
 """After which no post of the batch is begun, so that what has arrived is recorded soon."""
 _LEASE = timedelta(seconds=6)
 """Pushed forward with every look. So long do the endpoints of a dead deliverer wait."""
+_REPORT_SECONDS = 5.0
+"""Between two words that we are alive."""
 _PATIENCE_SECONDS = 30
 
 
 class Delivering:
     """Runs in a thread of its own until `stop`."""
 
-    def __init__(self, *, base_url: str, allowed: Networks) -> None:
+    def __init__(self, *, name: str, base_url: str, allowed: Networks) -> None:
+        """`name`: under which this process reports that it is alive, `deliverer:HOST-PID`."""
+        self._name = name
+        self._reports_at = 0.0
         self._base_url = base_url
         self._allowed = allowed
         self._stopping = threading.Event()
@@ -78,6 +83,7 @@ class Delivering:
         while self._busy or not self._stopping.is_set():
             self._bell.clear()
             try:
+                await self._report()
                 await self._look()
             except DefectScopeError as error:
                 log.warning("look_failed", error=str(error))
@@ -85,6 +91,13 @@ class Delivering:
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await self._bell.wait()
         await self._poster.close()
+        with contextlib.suppress(DefectScopeError):
+            await self._ask(workers.report_gone, worker=self._name)
+
+    async def _report(self) -> None:
+        if time.monotonic() >= self._reports_at:
+            await self._ask(workers.report_alive, worker=self._name)
+            self._reports_at = time.monotonic() + _REPORT_SECONDS
 
     async def _look(self) -> None:
         """Keep what is ours, and take what is due."""

@@ -42,7 +42,8 @@ class Poster:
     """Keeps connections to receivers. Used within one event loop."""
 
     def __init__(self, allowed: Networks) -> None:
-        # One for each scheme: the guard has to know it, and is told only host and port.
+        # Certificates are held against the system's authorities, or those in SSL_CERT_FILE.
+        # One pool for each scheme: the guard has to know it, and is told only host and port.
         self._pools = {
             scheme: httpcore.AsyncConnectionPool(
                 ssl_context=ssl.create_default_context(),

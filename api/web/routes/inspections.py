@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from api.deps import BaseUrl
 from api.routes.inspections import InspectionId, ListFilters
 from api.web.rendering import page
-from api.web.visiting import PageRoute, ReaderVisitor
+from api.web.visiting import LookerVisitor, PageRoute, ReaderVisitor
 from shared import deliveries, inspection_queries, keys, products, reviews
 from shared.db import transaction
 from shared.inspection_document import DecisionOut, InspectionOut
@@ -23,7 +23,7 @@ _PAGE_SIZE = 30
 @router.get("/inspections")
 def list_inspections(
     request: Request,
-    visitor: ReaderVisitor,
+    visitor: LookerVisitor,
     base_url: BaseUrl,
     filters: ListFilters,
     page_token: Annotated[str, Query(max_length=200)] = "",

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from api.deps import AppGateway
 from api.web.rendering import page
 from api.web.visiting import PageRoute, ReviewerVisitor
 from shared import keys, products, reviews
@@ -16,7 +17,7 @@ _MOST_SHOWN = 20
 
 
 @router.get("/review")
-def review(request: Request, visitor: ReviewerVisitor) -> Response:
+def review(request: Request, visitor: ReviewerVisitor, gateway: AppGateway) -> Response:
     """The parts themselves come over the API, as the reviewer goes on."""
     with transaction() as session:
         names = [
@@ -27,7 +28,7 @@ def review(request: Request, visitor: ReviewerVisitor) -> Response:
         "review.html",
         products=names,
         reasons=[reason.value for reason in ReviewReason],
-        settings_lease_seconds=request.app.state.gateway.settings.review_lease_seconds,
+        lease_seconds=gateway.settings.review_lease_seconds,
     )
 
 

@@ -6,6 +6,9 @@ document.addEventListener("DOMContentLoaded", () => {
   const filters = document.getElementById("filters");
   let pending = null;
 
+  // On a telephone the list comes first, unless somebody has filtered it.
+  if (innerWidth < 600 && !location.search) document.getElementById("choosing").open = false;
+
   // Many photos may finish at once; the list is read again once a second at most.
   function refresh() {
     pending ??= setTimeout(() => {

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import ssl
 import threading
 from dataclasses import dataclass, field
 
 import pytest
+import trustme
 
 
 @dataclass
@@ -20,20 +22,22 @@ class Receiver:
     """Answers what `answer(request, writer)` writes; remembers connections and requests."""
 
     answer: object
+    tls: ssl.SSLContext | None = None
     requests: list = field(default_factory=list)
     connections: int = 0
     port: int = 0
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        # As localhost: certificates are for names.
+        return f"https://localhost:{self.port}" if self.tls else f"http://127.0.0.1:{self.port}"
 
     def start(self):
         self._loop = asyncio.new_event_loop()
         started = threading.Event()
 
         async def serve():
-            self._server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
+            self._server = await asyncio.start_server(self._talk, "127.0.0.1", 0, ssl=self.tls)
             self.port = self._server.sockets[0].getsockname()[1]
             started.set()
             with contextlib.suppress(asyncio.CancelledError):
@@ -85,8 +89,8 @@ def receiver():
     """Makes receivers; stops them afterwards."""
     started = []
 
-    def make(answer=None):
-        receiver = Receiver(answer or reply(200))
+    def make(answer=None, tls=None):
+        receiver = Receiver(answer or reply(200), tls)
         receiver.start()
         started.append(receiver)
         return receiver
@@ -95,3 +99,24 @@ def receiver():
     yield make
     for one in started:
         one.stop()
+
+
+@pytest.fixture
+def authority(monkeypatch, tmp_path):
+    """Signs certificates; whoever is made after it trusts it, by the variable of OpenSSL."""
+    made = trustme.CA()
+    made.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    return made
+
+
+@pytest.fixture
+def present():
+    """Has a server show the certificate of an authority for a name, from now on."""
+
+    def present(authority, name, tls=None):
+        tls = tls or ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert(name).configure_cert(tls)
+        return tls
+
+    return present

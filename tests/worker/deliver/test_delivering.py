@@ -24,12 +24,17 @@ from shared.webhook_tables import (
     WebhookDelivery,
     WebhookEndpoint,
 )
+from shared.workers import is_deliverer_alive
 from worker.deliver.delivering import Delivering
 
 
 @pytest.fixture
 def deliverer(services):
-    made = Delivering(base_url="https://inspection.plant", allowed=parse_networks("127.0.0.0/8"))
+    made = Delivering(
+        name="deliverer:here-1",
+        base_url="https://inspection.plant",
+        allowed=parse_networks("127.0.0.0/8"),
+    )
     made.start()
     yield made
     made.stop()
@@ -161,6 +166,40 @@ def test_three_failures_and_then_it_arrives_under_one_id(
     assert len({request.headers["webhook-id"] for request in at.requests}) == 1
     log = db.scalars(select(WebhookAttempt.status_code).order_by(WebhookAttempt.id)).all()
     assert log == [500, 500, 500, 200]
+
+
+def test_what_a_wrong_certificate_held_up_arrives_once_it_is_right(
+    db, authority, deliverer, receiver, present, subscribe, judge, wait_until
+):
+    tls = present(authority, "mes.example")
+    at = receiver(tls=tls)
+    subscribe(at)
+    judge()
+    deliverer.wake()
+    wait_until(lambda: rows(db)[0].attempts == 1, "the record of the attempt")
+
+    (attempt,) = db.scalars(select(WebhookAttempt))
+    assert attempt.status_code is None
+    assert "certificate is not valid" in attempt.error
+    (row,) = rows(db)
+    assert row.status is DeliveryStatus.PENDING
+    # After 5 s, a tenth more or less, from when it was recorded.
+    assert 4 < (row.run_at - attempt.at).total_seconds() < 6.5
+    assert at.requests == []
+
+    present(authority, "localhost", tls)
+    make_due()
+    deliverer.wake()
+    wait_until(lambda: are_delivered(db), "the delivery")
+    assert [request.headers["webhook-id"] for request in at.requests] == [row.id]
+
+
+def test_it_says_that_it_is_alive_until_it_is_stopped(db, deliverer, wait_until):
+    wait_until(lambda: is_deliverer_alive(db), "its word")
+    deliverer.stop()
+    db.rollback()
+
+    assert not is_deliverer_alive(db)
 
 
 def test_410_ends_it(db, deliverer, receiver, subscribe, judge, wait_until):

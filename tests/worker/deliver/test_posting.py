@@ -6,6 +6,7 @@ import time
 from datetime import timedelta
 
 import pytest
+import trustme
 
 from shared import addresses
 from shared.addresses import parse_networks
@@ -133,6 +134,32 @@ def test_a_receiver_without_tls_is_an_error_over_https(receiver, short):
     assert answer.error
 
 
+def test_a_certificate_of_a_trusted_authority_is_good(receiver, authority, present):
+    at = receiver(tls=present(authority, "localhost"))
+    answer = post(at.url)
+
+    assert (answer.status_code, answer.error) == (200, None)
+    assert at.requests[0].headers["host"] == f"localhost:{at.port}"
+
+
+def test_a_certificate_of_nobody_that_we_know_is_refused(receiver, authority, present):
+    at = receiver(tls=present(trustme.CA(), "localhost"))
+    answer = post(at.url)
+
+    assert answer.status_code is None
+    assert "certificate verify failed: unable to get local issuer" in answer.error
+    assert at.requests == []
+
+
+def test_the_certificate_of_another_host_is_refused(receiver, authority, present):
+    at = receiver(tls=present(authority, "mes.example"))
+    answer = post(at.url)
+
+    assert answer.status_code is None
+    assert "Hostname mismatch, certificate is not valid for 'localhost'" in answer.error
+    assert at.requests == []
+
+
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [("120", 120), ("0", 0), ("soon", None), ("-5", None), ("9" * 30, 10**8)],
@@ -186,7 +213,7 @@ def test_a_name_that_leads_elsewhere_the_second_time_is_looked_up_once_a_connect
 
     assert connected == ["93.184.216.34"]
     assert "as far as it goes" in first.error
-    assert "not a public address" in second.error
+    assert "not public" in second.error
     assert at.connections == 0
 
 

@@ -1,0 +1,247 @@
+// One part at a time: claim it, look, decide, and the next one is already there.
+// A decision counts only while our claim lasts, so activity is told to the service as it happens.
+"use strict";
+
+document.addEventListener("DOMContentLoaded", () => {
+  const by = (id) => document.getElementById(id);
+  const reviewing = by("reviewing");
+  const words = JSON.parse(by("words").textContent);
+  const leaseSeconds = Number(reviewing.dataset.leaseSeconds);
+  const stage = new Stage();
+  const choose = by("choose");
+  const decided = [];
+  let current = null;
+  let following = Promise.resolve(null);
+  let ahead = null;
+  let type = null;
+  let isBusy = false;
+  let activeAt = Date.now();
+  let shownAt = 0;
+
+  function say(text) { by("toast").textContent = text; }
+
+  function filters() {
+    return Object.fromEntries([...new FormData(choose)].filter(([, value]) => value));
+  }
+
+  // --- Claims ---
+
+  async function take() {
+    const item = await api("POST", "/v1/reviews/next", filters());
+    if (item) for (const url of [item.inspection.image.url, item.inspection.overlay_url, item.inspection.anomaly_map_url]) if (url) new Image().src = url;
+    return item;
+  }
+
+  /** The next part is claimed and its pictures are loaded while the present one is looked at. */
+  function prepare() {
+    ahead = null;
+    following = take().catch(() => null);
+    const mine = following;
+    mine.then((item) => { if (mine === following) ahead = item; });
+  }
+
+  async function release(item, skip = false) {
+    if (item) await api("POST", `/v1/reviews/${item.id}/release`, { lease_token: item.lease_token, skip }).catch(() => {});
+  }
+
+  function isOver(item) { return new Date(item.lease_until) < new Date(); }
+
+  async function advance() {
+    let item = await following;
+    if (item && isOver(item)) item = null;
+    await show(item ?? await take());
+  }
+
+  async function claim(id) { return api("POST", `/v1/reviews/${id}/claim`); }
+
+  async function extend() {
+    const isActive = Date.now() - activeAt < 1000 * leaseSeconds / 2;
+    if (!current || document.hidden || !isActive) return;
+    for (const item of [current, await following]) {
+      if (!item) continue;
+      try {
+        item.lease_until = (await api("POST", `/v1/reviews/${item.id}/extend`, { lease_token: item.lease_token })).lease_until;
+      } catch (error) {
+        if (error.code !== "lease_lost") continue;
+        if (item === current) await claimAgain(); else prepare();
+      }
+    }
+  }
+
+  async function claimAgain() {
+    try {
+      const again = await claim(current.id);
+      Object.assign(current, { lease_token: again.lease_token, lease_until: again.lease_until });
+      say("Your claim of this part had run out; it is yours again.");
+    } catch {
+      say("Somebody else has taken this part meanwhile. Here is another one.");
+      await advance();
+    }
+  }
+
+  // --- Showing ---
+
+  async function show(item) {
+    current = item;
+    reviewing.hidden = !item;
+    by("nothing").hidden = Boolean(item);
+    if (!item) return;
+    const { inspection } = item;
+    const { part } = inspection;
+    by("part").textContent = part.serial ?? inspection.id.slice(-8);
+    by("which").textContent = [inspection.product, part.lot && `lot ${part.lot}`, part.line && `line ${part.line}`, part.station].filter(Boolean).join(" · ");
+    const { classifier, autoencoder } = inspection;
+    by("model").textContent = classifier
+      ? `The model says ${inspection.model_verdict}: defect probability ${(100 * classifier.defect_probability).toFixed(1)} % (threshold ${(100 * classifier.threshold).toFixed(1)} %), anomaly ${autoencoder.anomaly_score.toFixed(1)} σ (threshold ${autoencoder.threshold.toFixed(1)} σ).`
+      : `There is no verdict: ${inspection.error?.message ?? inspection.status}`;
+    by("reasons").replaceChildren(...item.reasons.map((reason) => {
+      const line = document.createElement("li");
+      const name = document.createElement("strong");
+      name.textContent = words.reasons[reason] + ". ";
+      line.append(name, words.explained[reason]);
+      return line;
+    }));
+    const last = item.decisions.at(-1);
+    by("earlier").hidden = !last;
+    if (last) by("earlier").textContent = `Decided before: ${last.verdict}${last.defect_type ? ", " + last.defect_type.replaceAll("_", " ") : ""}. Your decision supersedes it.`;
+    by("types").replaceChildren(...item.defect_types.map((name, index) => {
+      const button = document.createElement("button");
+      const key = document.createElement("kbd");
+      key.textContent = index + 1;
+      button.type = "button";
+      button.dataset.type = name;
+      button.append(name.replaceAll("_", " "), " ", key);
+      button.addEventListener("click", () => chooseType(name));
+      return button;
+    }));
+    by("comment").value = "";
+    chooseType(null);
+    prepare();
+    await stage.show(inspection);
+    by("accept").disabled = !stage.outline.length;
+    reviewing.dataset.shown = item.id;
+    reviewing.dataset.changeMs = Math.round(performance.now() - shownAt);
+  }
+
+  function chooseType(name) {
+    type = type === name ? null : name;
+    for (const button of by("types").children) button.setAttribute("aria-pressed", String(button.dataset.type === type));
+  }
+
+  // --- Deciding ---
+
+  async function once(work) {
+    if (isBusy || !current) return;
+    isBusy = true;
+    shownAt = performance.now();
+    try { await work(); } catch (error) {
+      if (error.code === "lease_lost") await claimAgain();
+      else say(error.status ? error.message : "The service cannot be reached; nothing was changed.");
+    } finally { isBusy = false; }
+  }
+
+  const decide = (verdict) => once(async () => {
+    const item = current;
+    const isDefective = verdict === "defective";
+    await api("POST", `/v1/reviews/${item.id}/decision`, {
+      lease_token: item.lease_token,
+      verdict,
+      defect_type: isDefective ? type : null,
+      region: isDefective && stage.mine.length ? stage.mine : null,
+      comment: by("comment").value,
+    });
+    decided.push(item.id);
+    by("undo").disabled = false;
+    say(`${item.inspection.part.serial ?? "The part"}: ${{ good: "good, it passes", defective: "defective, it is rejected", undecidable: "cannot tell, it stays on hold" }[verdict]}.`);
+    document.body.dispatchEvent(new Event("decided"));
+    await advance();
+  });
+
+  const skip = () => once(async () => {
+    // The next one first: otherwise we would be offered the same part again.
+    const item = current;
+    await following;
+    await release(item, true);
+    say("Skipped; others see it first.");
+    await advance();
+  });
+
+  const undo = () => {
+    const id = decided.at(-1);
+    if (!id) return;
+    const work = async () => {
+      const item = await claim(id);
+      decided.pop();
+      by("undo").disabled = !decided.length;
+      const back = current;
+      await release(await following);
+      await show(item);
+      // What was looked at comes next.
+      await release(await following);
+      following = Promise.resolve(back);
+      ahead = back;
+      say("Here is the last one again: decide anew.");
+    };
+    if (current) once(work); else work().catch((error) => say(error.message));
+  };
+
+  function draw() { stage.draw(!stage.isDrawing); }
+  function accept() { if (stage.outline.length) stage.regions(stage.outline); }
+  stage.onregion = () => { by("clear").disabled = !stage.mine.length; };
+
+  for (const button of document.querySelectorAll("[data-verdict]")) button.addEventListener("click", () => decide(button.dataset.verdict));
+  for (const [id, act] of Object.entries({ skip, undo, draw, accept, clear: () => stage.regions([]), "zoom-in": () => stage.zoom(1.5), "zoom-out": () => stage.zoom(1 / 1.5), "zoom-fit": () => stage.fit(), "help-button": () => by("help").showModal() })) by(id).addEventListener("click", act);
+
+  const keys = {
+    g: () => decide("good"), d: () => decide("defective"), u: () => decide("undecidable"), s: skip, z: undo, b: draw, o: accept, x: () => stage.regions([]),
+    c: () => by("comment").focus(), ArrowLeft: () => stage.step(-1), ArrowRight: () => stage.step(1),
+    "+": () => stage.zoom(1.5), "-": () => stage.zoom(1 / 1.5), 0: () => stage.fit(), "?": () => by("help").showModal(),
+  };
+  document.addEventListener("keydown", (event) => {
+    activeAt = Date.now();
+    const isTyping = event.target.matches("input:not([type=range]), textarea, select");
+    if (event.key === "Escape" && isTyping) return event.target.blur();
+    if (isTyping || by("help").open || event.ctrlKey || event.metaKey || event.altKey || event.repeat && !event.key.startsWith("Arrow")) return;
+    const act = keys[event.key] ?? keys[event.key.toLowerCase()];
+    const wanted = current?.defect_types[Number(event.key) - 1];
+    if (/^[1-9]$/.test(event.key) && wanted) chooseType(wanted);
+    else if (act) { event.preventDefault(); act(); }
+  });
+  document.addEventListener("pointermove", () => { activeAt = Date.now(); });
+
+  // --- Coming and going ---
+
+  choose.addEventListener("change", async () => {
+    const chosen = filters();
+    history.replaceState(null, "", "/review" + (Object.keys(chosen).length ? "?" + new URLSearchParams(chosen) : ""));
+    by("chosen").textContent = Object.values(chosen).join(", ").replaceAll("_", " ") || "all that wait";
+    await release(await following);
+    await release(current);
+    await start();
+  });
+  choose.addEventListener("submit", (event) => event.preventDefault());
+  addEventListener("pagehide", () => {
+    for (const item of [current, ahead]) {
+      if (item) fetch(`/v1/reviews/${item.id}/release`, { method: "POST", keepalive: true, credentials: "same-origin", headers: { "X-CSRF-Token": CSRF, "Content-Type": "application/json" }, body: JSON.stringify({ lease_token: item.lease_token }) });
+    }
+  });
+  setInterval(extend, 1000 * Math.max(1, leaseSeconds / 4));
+
+  async function start() {
+    shownAt = performance.now();
+    try { await show(await take()); } catch (error) { say(error.message); }
+  }
+
+  // New parts appear by themselves while nothing waits.
+  const stream = new EventSource("/v1/stream");
+  stream.addEventListener("inspection", (event) => {
+    if (!current && !isBusy && JSON.parse(event.data).needs_review) start();
+  });
+  addEventListener("pagehide", () => stream.close());
+
+  const wanted = new URLSearchParams(location.search);
+  for (const [name, value] of wanted) if (choose.elements[name]) choose.elements[name].value = value;
+  by("chosen").textContent = Object.values(filters()).join(", ").replaceAll("_", " ") || "all that wait";
+  if (wanted.get("id")) claim(wanted.get("id")).then(show, (error) => { say(error.message); start(); });
+  else start();
+});

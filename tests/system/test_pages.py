@@ -1,0 +1,292 @@
+"""The pages as a person uses them, in a real browser against the whole stack."""
+
+import io
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+SAMPLES = sorted((Path(__file__).parents[2] / "shared" / "samples").iterdir())
+WIDE, TELEPHONE = (1440, 900), (390, 844)
+MOST_BYTES = 200 * 1024
+"""Of a page without its photos."""
+
+
+@pytest.fixture(scope="module")
+def stack(new_stack, tmp_path_factory):
+    stack = new_stack(
+        tmp_path_factory.mktemp("pages"), DEFECTSCOPE_WEBHOOK_ALLOWED_CIDRS="127.0.0.0/8"
+    )
+    yield stack
+    stack.stop()
+
+
+@pytest.fixture
+def visit(stack, browser):
+    """Opens a logged-in page; at the end nothing may have been wrong in any of them."""
+    contexts, wrong = [], []
+
+    def complain(page, text):
+        # The browser's own word for any answer that is an error.
+        if not (page.expects_refusals and text.startswith("Failed to load resource")):
+            wrong.append(text)
+
+    def open_page(path="/", *, size=WIDE, key=stack.key, **options):
+        context = browser.new_context(
+            viewport={"width": size[0], "height": size[1]}, base_url=stack.url, **options
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.expects_refusals = False
+        page.on("console", lambda message: message.type == "error" and complain(page, message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                request.url.startswith((stack.url, "blob:", "data:")) or wrong.append(request.url)
+            ),
+        )
+        page.goto(f"/login?next={path}")
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_url(f"**{path}")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+@pytest.fixture
+def hold(stack):
+    """Submits photos that look like no bottle of the training set, so that each is held."""
+
+    def submit(count, **part):
+        ids = []
+        for index in range(count):
+            turned = Image.open(SAMPLES[index % len(SAMPLES)]).rotate(20 + 3 * index)
+            file = io.BytesIO()
+            turned.save(file, "JPEG", quality=92)
+            answer = stack.http.post(
+                "/v1/inspections",
+                headers={"Prefer": "wait=30"},
+                files={"file": ("part.jpg", file.getvalue())},
+                data={"product": "bottle", "serial": f"{part['lot']}-{index}", **part},
+            )
+            assert answer.json()["disposition"] == "hold", answer.text
+            ids.append(answer.json()["id"])
+        return ids
+
+    return submit
+
+
+@pytest.fixture(scope="module")
+def receiver():
+    """Answers 200 and keeps what it was told."""
+    told = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/hook", told
+    server.shutdown()
+
+
+@contextmanager
+def next_part(page):
+    """What is done in this block brings another part onto the review page."""
+    before = page.locator("#reviewing").get_attribute("data-shown")
+    yield
+    page.wait_for_function(
+        "before => document.getElementById('reviewing').dataset.shown !== before"
+        " || !document.getElementById('nothing').hidden",
+        arg=before,
+    )
+
+
+def decision_on(stack, inspection_id):
+    return stack.http.get(f"/v1/inspections/{inspection_id}").json()["review"]["decision"]
+
+
+def test_a_photo_is_picked_and_its_verdict_is_shown(visit):
+    page = visit("/")
+
+    page.locator("#file").set_input_files(SAMPLES[5])
+
+    page.get_by_role("heading", name="Defective").wait_for()
+    assert page.get_by_text("Reject", exact=True).is_visible()
+    page.get_by_role("button", name="Anomaly map").click()
+    assert page.locator("[data-layer='2']").evaluate("image => image.style.opacity") == "1"
+    assert page.locator("[data-layer='2']").evaluate("image => image.naturalWidth") == 256
+
+
+def test_what_is_no_photo_is_refused_in_words(visit):
+    page = visit("/")
+
+    page.expects_refusals = True
+    page.locator("#file").set_input_files(
+        {"name": "notes.jpg", "mimeType": "image/jpeg", "buffer": b"not a photo"}
+    )
+
+    page.locator("#status.bad", has_text="neither").wait_for()
+
+
+def test_a_wrong_key_opens_nothing(stack, browser):
+    page = browser.new_page(base_url=stack.url)
+    page.goto("/inspections")
+    assert page.url.endswith("/login?next=/inspections")
+
+    page.get_by_label("API key").fill("ds_00000000_" + "x" * 43)
+    page.get_by_role("button", name="Log in").click()
+
+    assert "unknown, expired or revoked" in page.get_by_role("alert").inner_text()
+    page.close()
+
+
+def test_parts_are_reviewed_by_keyboard_only(stack, visit, hold):
+    first, second, third = hold(3, lot="keyboard")
+    page = visit("/review?lot=keyboard")
+    page.locator("#part", has_text="keyboard-0").wait_for()
+
+    with next_part(page):
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("2")
+        page.keyboard.press("o")
+        page.keyboard.press("c")
+        page.keyboard.type("a chip at the rim, good as it may look")
+        page.keyboard.press("Escape")
+        page.keyboard.press("d")
+    decision = decision_on(stack, first)
+    assert (decision["verdict"], decision["defect_type"]) == ("defective", "broken_small")
+    assert decision["comment"].startswith("a chip")
+    assert len(decision["region"]) >= 1
+
+    with next_part(page):
+        page.keyboard.press("g")
+    assert decision_on(stack, second)["verdict"] == "good"
+    # Undo, and decide anew: both can be read, the later one is in force.
+    with next_part(page):
+        page.keyboard.press("z")
+    page.locator("#part", has_text="keyboard-1").wait_for()
+    with next_part(page):
+        page.keyboard.press("u")
+    assert decision_on(stack, second)["verdict"] == "undecidable"
+    page.locator("#part", has_text="keyboard-2").wait_for()
+    with next_part(page):
+        page.keyboard.press("g")
+
+    page.get_by_text("Nothing waits for you").wait_for()
+    document = stack.http.get(f"/v1/inspections/{third}").json()
+    assert (document["verdict"], document["disposition"]) == ("good", "pass")
+    assert document["verdict_source"] == "person"
+
+
+def test_a_box_is_drawn_with_the_mouse(stack, visit, hold):
+    (held,) = hold(1, lot="boxes")
+    page = visit("/review?lot=boxes")
+    page.locator("#part", has_text="boxes-0").wait_for()
+    sheet = page.locator("#sheet").bounding_box()
+
+    page.get_by_role("button", name="Draw a box").click()
+    page.mouse.move(sheet["x"] + sheet["width"] * 0.25, sheet["y"] + sheet["height"] * 0.25)
+    page.mouse.down()
+    page.mouse.move(sheet["x"] + sheet["width"] * 0.5, sheet["y"] + sheet["height"] * 0.75, steps=4)
+    page.mouse.up()
+    with next_part(page):
+        page.get_by_role("button", name="Defective").click()
+
+    (box,) = decision_on(stack, held)["region"]
+    assert [box[0], box[2]] == [
+        pytest.approx([0.25, 0.25], abs=0.01),
+        pytest.approx([0.5, 0.75], abs=0.01),
+    ]
+
+
+def test_two_reviewers_never_look_at_the_same_part(stack, visit, hold):
+    ids = hold(6, lot="two")
+    second_key = stack.http.post(
+        "/v1/keys", json={"name": "second", "scopes": ["review", "read"]}
+    ).json()["key"]
+    pages = [visit("/review?lot=two"), visit("/review?lot=two", key=second_key)]
+    seen = []
+
+    while any(page.locator("#reviewing").is_visible() for page in pages):
+        for page in pages:
+            if page.locator("#reviewing").is_visible():
+                seen.append(page.locator("#reviewing").get_attribute("data-shown"))
+                with next_part(page):
+                    page.keyboard.press("g")
+
+    assert len(seen) == len(set(seen)) == len(ids)
+    reviewers = {decision_on(stack, id_)["reviewer"] for id_ in ids}
+    assert len(reviewers) == 2
+
+
+def test_the_list_is_live_and_can_be_searched(stack, visit, hold):
+    page = visit("/inspections")
+    page.get_by_text("live", exact=True).wait_for()
+
+    hold(1, lot="live")
+    page.get_by_role("link", name="live-0").wait_for()
+
+    page.get_by_label("Serial").fill("no such part")
+    page.get_by_text("Nothing here yet.").wait_for()
+    page.get_by_label("Serial").fill("live-0")
+    page.get_by_role("link", name="live-0").click()
+    page.get_by_role("heading", name="History").wait_for()
+    assert page.get_by_text("accepted", exact=True).is_visible()
+
+
+PAGES = ("/", "/review", "/inspections")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, TELEPHONE], ids=["wide", "telephone"])
+def test_pages_can_be_used_by_everybody(stack, visit, hold, axe, scheme, size):
+    (held,) = hold(1, lot=f"axe-{scheme}-{size[0]}")
+    page = visit("/", size=size, color_scheme=scheme, bypass_csp=True)
+    found = {}
+    for path in (*PAGES, f"/inspections/{held}", "/login"):
+        page.goto(path)
+        page.wait_for_load_state("load")
+        page.wait_for_timeout(300)
+        page.add_script_tag(path=axe)
+        for violation in page.evaluate("() => axe.run()")["violations"]:
+            nodes = [node["target"] for node in violation["nodes"][:3]]
+            found[path, violation["id"]] = (violation["help"], nodes)
+        # Nothing sticks out to the right.
+        if page.evaluate("() => document.documentElement.scrollWidth > innerWidth"):
+            found[path, "too wide"] = page.url
+
+    assert found == {}
+
+
+def test_pages_are_light(visit):
+    page = visit("/")
+    for path in PAGES:
+        sizes = []
+        page.on(
+            "response",
+            lambda response, sizes=sizes: (
+                response.headers.get("content-type", "").startswith("image/jpeg")
+                or response.url.endswith("/v1/stream")
+                or sizes.append(int(response.headers.get("content-length", 0)))
+            ),
+        )
+        page.goto(path)
+        page.wait_for_load_state("load")
+
+        assert sum(sizes) < MOST_BYTES, path
