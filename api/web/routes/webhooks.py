@@ -66,7 +66,7 @@ def show(
     status: Status = None,
     page_token: PageToken = "",
     did: str = "",
-    test: str = "",
+    test: PageToken = "",
     replayed: Annotated[int | None, Query(ge=0, le=10**6)] = None,
 ) -> Response:
     notice = _DONE.get(did, "")
