@@ -27,13 +27,19 @@ async def read_json(request: Request, model: type[M], *, max_bytes: int = _MOST_
     try:
         return model.model_validate_json(bytes(body))
     except ValidationError as error:
-        entries = field_errors(error.errors())
         if error.errors()[0]["type"] == "json_invalid":
-            raise Malformed(f"The body is not JSON: {entries[0]['message']}.") from error
-        raise InvalidInput(
-            "; ".join(f"{entry['field']}: {entry['message']}" for entry in entries[:MOST_TOLD]),
-            field=entries[0]["field"],
-        ) from error
+            message = field_errors(error.errors())[0]["message"]
+            raise Malformed(f"The body is not JSON: {message}.") from error
+        raise refusal(error) from error
+
+
+def refusal(error: ValidationError) -> InvalidInput:
+    """The same in our words, with the fields that are to blame."""
+    entries = field_errors(error.errors())
+    return InvalidInput(
+        "; ".join(f"{entry['field']}: {entry['message']}" for entry in entries[:MOST_TOLD]),
+        field=entries[0]["field"],
+    )
 
 
 def reading(model: type[M]) -> Callable[[Request], Awaitable[M]]:

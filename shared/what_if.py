@@ -97,14 +97,18 @@ def read_judged(
     Those are the photos of all versions with the same model file and temperature: they differ in
     thresholds only.
     """
-    same = select(ModelVersion.id).where(
-        ModelVersion.product_id == product.id,
-        *(
-            # Said to be JSON: as a bare number, PostgreSQL would refuse it.
-            ModelVersion.manifest[name] == literal(version.manifest[name], JSONB)
-            for name in ("model", "backbone", "temperature", "quality")
-        ),
+    same = session.execute(
+        select(ModelVersion.id, ModelVersion.thresholds).where(
+            ModelVersion.product_id == product.id,
+            *(
+                # Said to be JSON: as a bare number, PostgreSQL would refuse it.
+                ModelVersion.manifest[name] == literal(version.manifest[name], JSONB)
+                for name in ("model", "backbone", "temperature", "quality")
+            ),
+        )
     )
+    # Once a version: read with every photo, they take longer than the photos.
+    thresholds = {row.id: Thresholds.model_validate(row.thresholds) for row in same}
     query = (
         select(
             Inspection.defect_probability,
@@ -112,16 +116,15 @@ def read_judged(
             Inspection.anomaly_score,
             Inspection.domain_distance,
             Inspection.quality_reasons,
-            ModelVersion.thresholds,
+            Inspection.model_version_id,
             ReviewDecision.verdict,
         )
-        .join(ModelVersion, ModelVersion.id == Inspection.model_version_id)
         .outerjoin(Review, Review.inspection_id == Inspection.id)
         .outerjoin(ReviewDecision, ReviewDecision.id == Review.decision_id)
         .where(
             Inspection.organisation_id == product.organisation_id,
             Inspection.status == Status.SUCCEEDED,
-            Inspection.model_version_id.in_(same),
+            Inspection.model_version_id.in_(thresholds),
         )
         .order_by(Inspection.created_at.desc())
         .limit(MOST_PHOTOS)
@@ -137,7 +140,7 @@ def read_judged(
             row.domain_distance,
             tuple(QualityReason(reason) for reason in row.quality_reasons),
         )
-        was = decide(scores, Thresholds.model_validate(row.thresholds))
+        was = decide(scores, thresholds[row.model_version_id])
         judged.append(Judged(scores, was.disposition, row.verdict))
     return judged
 

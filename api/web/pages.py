@@ -8,13 +8,16 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from api.web.rendering import STATIC
-from api.web.routes import analyze, inspections, login, review
+from api.web.routes import analyze, inspections, keys, login, models, review, webhooks
 
 _ROUTERS: tuple[APIRouter, ...] = (
     login.router,
     analyze.router,
     review.router,
     inspections.router,
+    models.router,
+    webhooks.router,
+    keys.router,
 )
 
 

@@ -132,6 +132,20 @@ def test_long_metadata_is_left_to_the_link(db, receiver, subscribe, judge, deliv
     assert json.loads(request.body)["data"]["metadata"] == {}
 
 
+def test_a_test_arrives_although_it_is_about_no_inspection(
+    db, receiver, subscribe, deliverer, wait_until
+):
+    at = receiver()
+    endpoint = subscribe(at)
+    with transaction() as session:
+        deliveries.announce_test(session, endpoint)
+    deliverer.wake()
+    wait_until(lambda: are_delivered(db), "the test")
+
+    (request,) = at.requests
+    assert json.loads(request.body)["type"] == "webhook.test"
+
+
 def test_three_failures_and_then_it_arrives_under_one_id(
     db, deliverer, receiver, subscribe, judge, wait_until
 ):
