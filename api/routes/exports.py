@@ -8,6 +8,7 @@ nobody takes half a list for the whole.
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter
@@ -135,6 +136,10 @@ def _decision(name: str) -> Callable[[InspectionOut], Any]:
     return read
 
 
+def _moment(at: datetime | None) -> str | None:
+    return at.isoformat() if at else None
+
+
 _COLUMNS: dict[str, Callable[[InspectionOut], Any]] = {
     "id": lambda one: one.id,
     "product": lambda one: one.product,
@@ -142,9 +147,9 @@ _COLUMNS: dict[str, Callable[[InspectionOut], Any]] = {
     "lot": lambda one: one.part.lot,
     "line": lambda one: one.part.line,
     "station": lambda one: one.part.station,
-    "captured_at": lambda one: one.captured_at and one.captured_at.isoformat(),
-    "created_at": lambda one: one.created_at.isoformat(),
-    "finished_at": lambda one: one.finished_at and one.finished_at.isoformat(),
+    "captured_at": lambda one: _moment(one.captured_at),
+    "created_at": lambda one: _moment(one.created_at),
+    "finished_at": lambda one: _moment(one.finished_at),
     "status": lambda one: one.status.value,
     "verdict": lambda one: one.verdict and one.verdict.value,
     "disposition": lambda one: one.disposition and one.disposition.value,
@@ -152,7 +157,7 @@ _COLUMNS: dict[str, Callable[[InspectionOut], Any]] = {
     "model_verdict": lambda one: one.model_verdict and one.model_verdict.value,
     "review_reasons": lambda one: " ".join(one.review_reasons),
     "reviewer": _decision("reviewer"),
-    "decided_at": _decision("at"),
+    "decided_at": lambda one: _moment(_decision("at")(one)),
     "defect_type": _decision("defect_type"),
     "comment": _decision("comment"),
     "defect_probability": lambda one: one.classifier and one.classifier.defect_probability,

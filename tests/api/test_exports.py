@@ -1,10 +1,15 @@
 import csv
 import io
 import json
+import threading
 
+import httpx
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
+from api.main import make_app
+from api.protocol import PacedProtocol
 from api.routes import exports
 from shared import inspection_queries
 from shared.errors import DatabaseUnavailable
@@ -56,6 +61,8 @@ def test_csv_has_one_row_an_inspection_with_what_was_decided(api, judged):
     assert (row["verdict_source"], row["defect_type"]) == ("person", "broken_large")
     assert row["comment"] == 'a chip, "small"'
     assert float(row["defect_probability"]) == 0.1
+    decision = api.get(f"/v1/inspections/{id_}").json()["review"]["decision"]
+    assert (row["reviewer"], row["decided_at"][:19]) == (decision["reviewer"], decision["at"][:19])
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)"])
@@ -97,3 +104,48 @@ def test_a_database_that_goes_away_midway_breaks_the_answer_off(api, judged, mon
 
     calls[:] = [None]  # away from the start
     assert api.get("/v1/inspections.ndjson").status_code == 503
+
+
+@pytest.fixture
+def address(wait_until):
+    """Of a server on a socket: what a broken connection looks like, only a socket can show."""
+    config = uvicorn.Config(make_app(), port=0, http=PacedProtocol, log_level="critical")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: server.started, "the server")
+    host, port = server.servers[0].sockets[0].getsockname()
+    yield f"http://{host}:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+def test_a_client_can_tell_half_a_list_from_a_whole_one(api, judged, monkeypatch, address):
+    monkeypatch.setattr(exports, "_PAGE", 1)
+    ids = judged({}, {})
+    url, headers = (
+        f"{address}/v1/inspections.ndjson",
+        {"Authorization": api.headers["Authorization"]},
+    )
+    whole = httpx.get(url, headers=headers).text
+    assert [json.loads(line)["id"] for line in whole.splitlines()] == ids
+    page = inspection_queries.page
+
+    def away_on_the_second_page(*arguments, **named):
+        if named["page_token"]:
+            raise DatabaseUnavailable("away")
+        return page(*arguments, **named)
+
+    monkeypatch.setattr(inspection_queries, "page", away_on_the_second_page)
+    received = []
+    with httpx.stream("GET", url, headers=headers, timeout=30) as answer:
+        assert answer.headers["transfer-encoding"] == "chunked"
+        with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
+            received.extend(answer.iter_lines())
+
+    assert [json.loads(line)["id"] for line in received] == ids[:1]
+
+
+def test_a_comment_is_disarmed_even_behind_a_tab():
+    assert exports._cell("\t=1+1") == "'\t=1+1"
+    assert exports._cell(-1.5) == -1.5
