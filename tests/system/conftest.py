@@ -73,9 +73,13 @@ def new_stack() -> Callable[..., Stack]:
     return Stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, installed now where it is missing."""
+    """Debian's Chromium, installed now where it is missing.
+
+    Playwright leaves an event loop running in this thread until it is stopped, and no test
+    that comes after could run one of its own: it lives as long as its module, no longer.
+    """
     if shutil.which("chromium") is None:
         if os.geteuid() != 0:
             pytest.skip("needs chromium, and only root can install it: apt-get install chromium")

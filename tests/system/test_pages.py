@@ -250,7 +250,50 @@ def test_the_list_is_live_and_can_be_searched(stack, visit, hold):
     assert page.get_by_text("accepted", exact=True).is_visible()
 
 
-PAGES = ("/", "/review", "/inspections")
+def test_a_threshold_is_changed_after_a_look_at_what_it_would_do(stack, visit, hold):
+    hold(2, lot="what-if")
+    before = stack.http.get("/v1/products/bottle/thresholds").json()
+    page = visit("/models/bottle")
+
+    page.get_by_label("Defective from", exact=True).fill("80")
+    page.get_by_text("Review load").wait_for()
+    with page.expect_response("**/models/bottle/what-if**"):
+        page.get_by_label("Defective from", exact=True).press("Tab")
+    page.get_by_role("button", name="Use these thresholds").click()
+
+    page.get_by_text("version 2", exact=False).first.wait_for()
+    after = stack.http.get("/v1/products/bottle/thresholds").json()
+    assert (before["version"], after["version"]) == (1, 2)
+    assert after["thresholds"]["defect_probability"] == pytest.approx(0.8)
+
+
+def test_a_webhook_is_added_tested_and_hears_of_a_part(stack, visit, hold, receiver):
+    url, told = receiver
+    page = visit("/webhooks")
+
+    page.get_by_label("URL: where to POST").fill(url)
+    page.get_by_role("button", name="Add").click()
+    assert page.get_by_text("whsec_").first.is_visible()
+    page.get_by_role("button", name="Send a test").click()
+
+    page.get_by_text("200").first.wait_for()
+    assert [one["type"] for one in told] == ["webhook.test"]
+    hold(1, lot="hook")
+    page.wait_for_timeout(500)
+    assert told[-1]["type"] == "inspection.completed"
+    assert told[-1]["serial"] == "hook-0"
+
+
+PAGES = (
+    "/",
+    "/review",
+    "/inspections",
+    "/models",
+    "/models/bottle",
+    "/webhooks",
+    "/keys",
+    "/audit",
+)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
