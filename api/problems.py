@@ -126,7 +126,7 @@ def install(app: FastAPI) -> None:
     """Make every error of the app a problem document."""
     app.add_exception_handler(DefectScopeError, _deliberate)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(HTTPException, http_problem)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected)
 
@@ -172,7 +172,8 @@ def field_errors(errors: Any) -> list[dict[str, str]]:
     ]
 
 
-def _http(_: Request, error: Exception) -> JSONResponse:
+def http_problem(_: Request, error: Exception) -> JSONResponse:
+    """What the framework refuses: no such path, not this method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type
     phrase = HTTPStatus(error.status_code).phrase
     code = {404: "not_found", 405: "method_not_allowed"}.get(

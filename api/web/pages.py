@@ -1,14 +1,16 @@
 """The pages, all together, and the static files that they use."""
 
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from api.web.rendering import STATIC
-from api.web.routes import analyze, inspections, keys, login, models, review, webhooks
+from api.problems import http_problem
+from api.web.rendering import STATIC, page
+from api.web.routes import analyze, how, inspections, keys, login, models, review, webhooks
 
 _ROUTERS: tuple[APIRouter, ...] = (
     login.router,
@@ -18,6 +20,7 @@ _ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     webhooks.router,
     keys.router,
+    how.router,
 )
 
 
@@ -34,3 +37,18 @@ def install(app: FastAPI) -> None:
     app.mount("/assets", _KeptStatic(directory=Path(STATIC)), name="assets")
     for router in _ROUTERS:
         app.include_router(router)
+    app.add_exception_handler(HTTPStatus.NOT_FOUND, _nothing_here)
+
+
+def _nothing_here(request: Request, error: Exception) -> Response:
+    """A page for people who mistyped an address; programs get a problem document, as everywhere."""
+    is_person = "text/html" in request.headers.get("accept", "")
+    if not is_person or request.url.path.startswith("/v1/"):
+        return http_problem(request, error)
+    return page(
+        request,
+        "error.html",
+        status=HTTPStatus.NOT_FOUND,
+        message="There is no page at this address.",
+        code="not_found",
+    )

@@ -61,7 +61,7 @@ def list_inspections(
 
 @router.get("/inspections/{inspection_id}")
 def inspection(
-    request: Request, inspection_id: InspectionId, visitor: ReaderVisitor, base_url: BaseUrl
+    request: Request, visitor: ReaderVisitor, inspection_id: InspectionId, base_url: BaseUrl
 ) -> Response:
     """With `?part=result` the verdict alone, for the page that has just submitted it."""
     caller = visitor.caller
