@@ -21,6 +21,7 @@ from shared.ids import new_id
 from shared.products import defect_types
 from shared.scheduling import DATABASE_NOW, Moment
 from shared.tables import (
+    ApiKey,
     Inspection,
     InspectionEvent,
     Product,
@@ -133,9 +134,10 @@ def claim(
     row = _lock(session, organisation_id, review_id)
     is_free = session.scalars(select(_is_free(now)).where(Review.id == review_id)).one()
     if not is_free and row.claimed_by != reviewer:
+        key = session.get(ApiKey, row.claimed_by)
         raise Conflict(
-            f"{row.claimed_by} looks at this part, until {row.lease_until:%H:%M:%S} UTC unless "
-            "they go on.",
+            f"{key.name if key else row.claimed_by} looks at this part, until "
+            f"{row.lease_until:%H:%M:%S} UTC unless they go on.",
             code="held_by_another",
         )
     return _lease(session, row, reviewer, lease, now)

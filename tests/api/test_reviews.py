@@ -120,6 +120,8 @@ def test_somebody_else_is_refused_until_the_lease_ends(api, hold, ben):
 
     refused = api.post(path, headers=ben)
     assert (refused.status_code, refused.json()["code"]) == (409, "held_by_another")
+    # By the name of the key, as people know each other.
+    assert refused.json()["detail"].startswith("test looks at this part, until ")
     assert api.post(NEXT, json={}, headers=ben).status_code == 204
 
     let_leases_end()

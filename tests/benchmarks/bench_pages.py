@@ -130,7 +130,9 @@ def weigh(browser: Browser, page: Page, path: str) -> float:
             or sizes.append(request.sizes()["responseBodySize"])
         ),
     )
-    fresh.goto(path)
+    answer = fresh.goto(path)
+    if answer is None or not answer.ok:
+        raise SystemExit(f"{path} is not there")
     fresh.wait_for_load_state("load")
     fresh.wait_for_timeout(300)
     context.close()

@@ -14,7 +14,8 @@ document.addEventListener("DOMContentLoaded", () => {
   let following = Promise.resolve(null);
   let ahead = null;
   let type = null;
-  let isBusy = false;
+  let running = null;
+  let hasStarted = false;
   let activeAt = Date.now();
   let shownAt = 0;
 
@@ -37,7 +38,10 @@ document.addEventListener("DOMContentLoaded", () => {
     ahead = null;
     following = take().catch(() => null);
     const mine = following;
-    mine.then((item) => { if (mine === following) ahead = item; });
+    mine.then((item) => {
+      if (mine === following) ahead = item;
+      document.body.dispatchEvent(new Event("claimed"));
+    });
   }
 
   async function release(item, skip = false) {
@@ -71,6 +75,12 @@ document.addEventListener("DOMContentLoaded", () => {
   async function claimAgain() {
     try {
       const again = await claim(current.id);
+      if (again.decisions.length > current.decisions.length) {
+        // To decide it now would overrule somebody without having seen what they said.
+        await release(again);
+        say("Somebody else has decided this part meanwhile. Here is another one.");
+        return await advance();
+      }
       Object.assign(current, { lease_token: again.lease_token, lease_until: again.lease_until });
       say("Your claim of this part had run out; it is yours again.");
     } catch {
@@ -81,18 +91,24 @@ document.addEventListener("DOMContentLoaded", () => {
 
   // --- Showing ---
 
-  async function show(item) {
+  /** `next`: what comes after it, where that is known already. */
+  async function show(item, next) {
     current = item;
     reviewing.hidden = !item;
     by("nothing").hidden = Boolean(item);
-    if (!item) return;
+    // Who looks at what, and the way back, are there also when nothing is left.
+    by(item ? "side" : "empty-side").append(by("waiting"));
+    by(item ? "undo-place" : "empty-undo").append(by("undo"));
+    by("filtered").hidden = !Object.keys(filters()).length;
+    if (!item) return document.body.dispatchEvent(new Event("claimed"));
     const { inspection } = item;
     const { part } = inspection;
     by("part").textContent = part.serial ?? inspection.id.slice(-8);
     by("which").textContent = [inspection.product, part.lot && `lot ${part.lot}`, part.line && `line ${part.line}`, part.station].filter(Boolean).join(" · ");
     const { classifier, autoencoder } = inspection;
+    const opinion = inspection.model_verdict === "undecidable" ? "The model gives no verdict" : `The model says ${inspection.model_verdict}`;
     by("model").textContent = classifier
-      ? `The model says ${inspection.model_verdict}: defect probability ${(100 * classifier.defect_probability).toFixed(1)} % (threshold ${(100 * classifier.threshold).toFixed(1)} %), anomaly ${autoencoder.anomaly_score.toFixed(1)} σ (threshold ${autoencoder.threshold.toFixed(1)} σ).`
+      ? `${opinion}: defect probability ${(100 * classifier.defect_probability).toFixed(1)} % (threshold ${(100 * classifier.threshold).toFixed(1)} %), anomaly ${autoencoder.anomaly_score.toFixed(1)} σ (threshold ${autoencoder.threshold.toFixed(1)} σ).`
       : `There is no verdict: ${inspection.error?.message ?? inspection.status}`;
     by("reasons").replaceChildren(...item.reasons.map((reason) => {
       const line = document.createElement("li");
@@ -116,7 +132,7 @@ document.addEventListener("DOMContentLoaded", () => {
     }));
     by("comment").value = "";
     chooseType(null);
-    prepare();
+    if (next) { following = Promise.resolve(next); ahead = next; } else prepare();
     await stage.show(inspection);
     by("accept").disabled = !stage.outline.length;
     reviewing.dataset.shown = item.id;
@@ -130,17 +146,19 @@ document.addEventListener("DOMContentLoaded", () => {
 
   // --- Deciding ---
 
+  /** One thing at a time: a second key while the first is on its way is not a second decision. */
   async function once(work) {
-    if (isBusy || !current) return;
-    isBusy = true;
+    if (running) return;
     shownAt = performance.now();
-    try { await work(); } catch (error) {
+    running = work().catch(async (error) => {
       if (error.code === "lease_lost") await claimAgain();
       else say(error.status ? error.message : "The service cannot be reached; nothing was changed.");
-    } finally { isBusy = false; }
+    });
+    await running;
+    running = null;
   }
 
-  const decide = (verdict) => once(async () => {
+  const decide = (verdict) => current && once(async () => {
     const item = current;
     const isDefective = verdict === "defective";
     await api("POST", `/v1/reviews/${item.id}/decision`, {
@@ -153,36 +171,38 @@ document.addEventListener("DOMContentLoaded", () => {
     decided.push(item.id);
     by("undo").disabled = false;
     say(`${item.inspection.part.serial ?? "The part"}: ${{ good: "good, it passes", defective: "defective, it is rejected", undecidable: "cannot tell, it stays on hold" }[verdict]}.`);
-    document.body.dispatchEvent(new Event("decided"));
-    await advance();
+    await goOn();
   });
 
-  const skip = () => once(async () => {
+  /** It is decided or skipped, whatever becomes of the next one. */
+  async function goOn() {
+    try { await advance(); } catch {
+      await show(null);
+      say(`${by("toast").textContent} But the next part cannot be fetched.`);
+    }
+  }
+
+  const skip = () => current && once(async () => {
     // The next one first: otherwise we would be offered the same part again.
     const item = current;
     await following;
     await release(item, true);
     say("Skipped; others see it first.");
-    await advance();
+    await goOn();
   });
 
   const undo = () => {
     const id = decided.at(-1);
     if (!id) return;
-    const work = async () => {
+    once(async () => {
       const item = await claim(id);
       decided.pop();
       by("undo").disabled = !decided.length;
-      const back = current;
       await release(await following);
-      await show(item);
       // What was looked at comes next.
-      await release(await following);
-      following = Promise.resolve(back);
-      ahead = back;
+      await show(item, current);
       say("Here is the last one again: decide anew.");
-    };
-    if (current) once(work); else work().catch((error) => say(error.message));
+    });
   };
 
   function draw() { stage.draw(!stage.isDrawing); }
@@ -207,7 +227,7 @@ document.addEventListener("DOMContentLoaded", () => {
     if (/^[1-9]$/.test(event.key) && wanted) chooseType(wanted);
     else if (act) { event.preventDefault(); act(); }
   });
-  document.addEventListener("pointermove", () => { activeAt = Date.now(); });
+  for (const kind of ["pointermove", "pointerdown", "wheel", "scroll"]) document.addEventListener(kind, () => { activeAt = Date.now(); }, { passive: true });
 
   // --- Coming and going ---
 
@@ -215,9 +235,12 @@ document.addEventListener("DOMContentLoaded", () => {
     const chosen = filters();
     history.replaceState(null, "", "/review" + (Object.keys(chosen).length ? "?" + new URLSearchParams(chosen) : ""));
     by("chosen").textContent = Object.values(chosen).join(", ").replaceAll("_", " ") || "all that wait";
-    await release(await following);
-    await release(current);
-    await start();
+    await running;
+    await once(async () => {
+      await release(await following);
+      await release(current);
+      await show(await take());
+    });
   });
   choose.addEventListener("submit", (event) => event.preventDefault());
   addEventListener("pagehide", () => {
@@ -227,21 +250,22 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   setInterval(extend, 1000 * Math.max(1, leaseSeconds / 4));
 
-  async function start() {
-    shownAt = performance.now();
-    try { await show(await take()); } catch (error) { say(error.message); }
-  }
-
-  // New parts appear by themselves while nothing waits.
-  const stream = new EventSource("/v1/stream");
-  stream.addEventListener("inspection", (event) => {
-    if (!current && !isBusy && JSON.parse(event.data).needs_review) start();
+  const start = () => once(async () => {
+    hasStarted = true;
+    await show(await take());
   });
+
+  // While nothing waits, new parts appear by themselves, and those that somebody gave back.
+  const stream = new EventSource("/v1/stream");
+  const look = () => { if (hasStarted && !current && !document.hidden) start(); };
+  stream.addEventListener("inspection", (event) => { if (JSON.parse(event.data).needs_review) look(); });
+  setInterval(look, 10000);
   addEventListener("pagehide", () => stream.close());
 
   const wanted = new URLSearchParams(location.search);
   for (const [name, value] of wanted) if (choose.elements[name]) choose.elements[name].value = value;
   by("chosen").textContent = Object.values(filters()).join(", ").replaceAll("_", " ") || "all that wait";
-  if (wanted.get("id")) claim(wanted.get("id")).then(show, (error) => { say(error.message); start(); });
+  const first = wanted.get("id");
+  if (first) claim(first).then((item) => { hasStarted = true; return show(item); }, (error) => { say(error.message); start(); });
   else start();
 });

@@ -25,6 +25,8 @@ class Stage {
     frame.addEventListener("dblclick", (event) => { if (!this.isDrawing) this.#view.scale > 1 ? this.fit() : this.zoom(3, event); });
     frame.addEventListener("pointerdown", (event) => this.#down(event));
     frame.addEventListener("pointermove", (event) => this.#move(event));
+    // Dragging pans or draws; otherwise a browser would carry the picture away.
+    frame.addEventListener("dragstart", (event) => event.preventDefault());
     for (const kind of ["pointerup", "pointercancel"]) frame.addEventListener(kind, (event) => this.#up(event));
   }
 
