@@ -317,6 +317,19 @@ def test_everybody_sees_who_looks_at_what(stack, visit, hold, second_key):
     theirs.locator("#toast", has_text="first admin looks at this part, until").wait_for()
 
 
+def test_a_held_part_is_decided_from_its_verdict(stack, visit):
+    page = visit("/")
+    page.locator("[data-sample*='2-broken-large']").click()
+
+    page.get_by_role("heading", name="On hold").wait_for()
+    inspection = page.locator(".result").get_attribute("data-inspection")
+    page.get_by_role("link", name="Decide it now").click()
+    page.locator("#part", has_text=inspection[-8:]).wait_for()
+    with next_part(page):
+        page.keyboard.press("d")
+    assert decision_on(stack, inspection)["verdict"] == "defective"
+
+
 def test_two_reviewers_never_look_at_the_same_part(stack, visit, hold, second_key):
     ids = hold(6, lot="two")
     pages = [visit("/review?lot=two"), visit("/review?lot=two", key=second_key)]
@@ -380,6 +393,20 @@ def test_a_webhook_is_added_tested_and_hears_of_a_part(stack, visit, hold, recei
     page.wait_for_timeout(500)
     assert told[-1]["type"] == "inspection.completed"
     assert told[-1]["serial"] == "hook-0"
+
+
+def test_more_inspections_join_the_list(stack, visit):
+    for _ in range(31):
+        stack.submit(SAMPLES[0], product="bottle", lot="many").raise_for_status()
+    page = visit("/inspections?lot=many")
+    rows = page.locator("#rows tbody tr:has(a)")
+    assert rows.count() == 30
+
+    page.get_by_role("button", name="More").click()
+
+    page.wait_for_function("() => document.querySelectorAll('#rows tbody tr a').length === 31")
+    # In the same columns: one table.
+    assert page.locator("#rows table").count() == 1
 
 
 PAGES = (

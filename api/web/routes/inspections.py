@@ -74,9 +74,12 @@ def inspection(
         decisions = reviews.decisions_of(session, [row.review.id] if row.review else [])
         names = {key.id: key.name for key in keys.list_keys(session, caller.organisation_id)}
         told = deliveries.of_inspection(session, inspection_id) if caller.may(Scope.ADMIN) else []
+    is_part = request.query_params.get("part") == "result"
     return page(
         request,
-        "_result.html" if request.query_params.get("part") == "result" else "inspection.html",
+        "_result.html" if is_part else "inspection.html",
+        is_part=is_part,
+        can_review=caller.may(Scope.REVIEW),
         inspection=document,
         history=history,
         decisions=[DecisionOut.of(decision) for decision in decisions],

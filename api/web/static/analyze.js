@@ -41,7 +41,8 @@ document.addEventListener("DOMContentLoaded", () => {
       installViewers(result);
       showTimes(result);
       const seconds = ((performance.now() - started) / 1000).toFixed(2);
-      say(`${file.name || "Photo"}: ${inspection.verdict || inspection.status} after ${seconds} s.`);
+      const outcome = inspection.needs_review ? "on hold" : inspection.verdict || inspection.status;
+      say(`${file.name || "Photo"}: ${outcome} after ${seconds} s.`);
       result.scrollIntoView({ block: "nearest", behavior: "smooth" });
     } catch (error) {
       if (mine === turn) say(error.status ? error.message : "The service cannot be reached. Try again.", "bad");

@@ -32,5 +32,10 @@ function showTimes(root) {
   }
 }
 
-document.addEventListener("DOMContentLoaded", () => showTimes(document));
+document.addEventListener("DOMContentLoaded", () => {
+  showTimes(document);
+  // On a telephone not all pages fit beside one another; this one's name should be seen.
+  const here = document.querySelector(".top [aria-current]");
+  if (here) here.parentElement.scrollLeft = here.offsetLeft - here.parentElement.offsetLeft - 40;
+});
 document.addEventListener("htmx:afterSwap", (event) => showTimes(event.target.parentElement || document));
