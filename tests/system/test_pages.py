@@ -105,14 +105,21 @@ def receiver():
     server.shutdown()
 
 
+def part(page, serial):
+    """Wait until the part can be seen and decided."""
+    page.locator("#reviewing[aria-busy=false] #part", has_text=serial).wait_for()
+
+
 @contextmanager
 def next_part(page):
-    """What is done in this block brings another part onto the review page."""
+    """What is done in this block brings another part onto the review page, or the end of them."""
     before = page.locator("#reviewing").get_attribute("data-shown")
     yield
     page.wait_for_function(
-        "before => document.getElementById('reviewing').dataset.shown !== before"
-        " || !document.getElementById('nothing').hidden",
+        """before => {
+            const { dataset, ariaBusy, hidden } = document.getElementById("reviewing");
+            return ariaBusy === "false" && (hidden || dataset.shown !== before);
+        }""",
         arg=before,
     )
 
@@ -131,6 +138,29 @@ def test_a_photo_is_picked_and_its_verdict_is_shown(visit):
     page.get_by_role("button", name="Anomaly map").click()
     assert page.locator("[data-layer='2']").evaluate("image => image.style.opacity") == "1"
     assert page.locator("[data-layer='2']").evaluate("image => image.naturalWidth") == 256
+
+
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_a_photo_is_dropped_or_pasted(visit, way):
+    page = visit("/")
+
+    page.evaluate(
+        """async way => {
+            const [sample] = document.querySelectorAll("[data-sample*='4-broken-small']");
+            const photo = await (await fetch(sample.dataset.sample)).blob();
+            const carried = new DataTransfer();
+            carried.items.add(new File([photo], "chip.jpg", { type: "image/jpeg" }));
+            document.dispatchEvent(
+                way === "drop"
+                    ? new DragEvent("drop", { dataTransfer: carried })
+                    : new ClipboardEvent("paste", { clipboardData: carried }),
+            );
+        }""",
+        way,
+    )
+
+    page.locator("#status", has_text="chip.jpg: defective after").wait_for()
+    page.get_by_role("heading", name="Defective").wait_for()
 
 
 def test_what_is_no_photo_is_refused_in_words(visit):
@@ -159,7 +189,7 @@ def test_a_wrong_key_opens_nothing(stack, browser):
 def test_parts_are_reviewed_by_keyboard_only(stack, visit, hold):
     first, second, third = hold(3, lot="keyboard")
     page = visit("/review?lot=keyboard")
-    page.locator("#part", has_text="keyboard-0").wait_for()
+    part(page, "keyboard-0")
 
     with next_part(page):
         page.keyboard.press("ArrowRight")
@@ -180,11 +210,11 @@ def test_parts_are_reviewed_by_keyboard_only(stack, visit, hold):
     # Undo, and decide anew: both can be read, the later one is in force.
     with next_part(page):
         page.keyboard.press("z")
-    page.locator("#part", has_text="keyboard-1").wait_for()
+    part(page, "keyboard-1")
     with next_part(page):
         page.keyboard.press("u")
     assert decision_on(stack, second)["verdict"] == "undecidable"
-    page.locator("#part", has_text="keyboard-2").wait_for()
+    part(page, "keyboard-2")
     with next_part(page):
         page.keyboard.press("g")
 
@@ -194,10 +224,31 @@ def test_parts_are_reviewed_by_keyboard_only(stack, visit, hold):
     assert document["verdict_source"] == "person"
 
 
+def test_a_part_is_skipped_and_help_decides_nothing(stack, visit, hold):
+    first, second = hold(2, lot="skip")
+    page = visit("/review?lot=skip")
+    part(page, "skip-0")
+
+    page.keyboard.press("?")
+    page.get_by_role("dialog", name="Keys").wait_for()
+    page.keyboard.press("g")
+    page.keyboard.press("Escape")
+    with next_part(page):
+        page.keyboard.press("s")
+    part(page, "skip-1")
+    with next_part(page):
+        page.keyboard.press("u")
+
+    # Nobody else is there, so it comes back.
+    part(page, "skip-0")
+    assert decision_on(stack, first) is None
+    assert decision_on(stack, second)["verdict"] == "undecidable"
+
+
 def test_a_box_is_drawn_with_the_mouse(stack, visit, hold):
     (held,) = hold(1, lot="boxes")
     page = visit("/review?lot=boxes")
-    page.locator("#part", has_text="boxes-0").wait_for()
+    part(page, "boxes-0")
     sheet = page.locator("#sheet").bounding_box()
 
     page.get_by_role("button", name="Draw a box").click()
@@ -220,7 +271,7 @@ def test_a_box_is_drawn_with_the_mouse(stack, visit, hold):
 def test_what_was_decided_elsewhere_meanwhile_is_not_overruled_unseen(stack, visit, hold):
     first, second = hold(2, lot="meanwhile")
     page = visit("/review?lot=meanwhile")
-    page.locator("#part", has_text="meanwhile-0").wait_for()
+    part(page, "meanwhile-0")
     # The same reviewer in another window takes the part over and decides it.
     review = stack.http.get(f"/v1/inspections/{first}").json()["review"]["id"]
     token = stack.http.post(f"/v1/reviews/{review}/claim").json()["lease_token"]
@@ -232,7 +283,7 @@ def test_what_was_decided_elsewhere_meanwhile_is_not_overruled_unseen(stack, vis
         page.keyboard.press("g")
 
     page.locator("#toast", has_text="Somebody else has decided this part").wait_for()
-    page.locator("#part", has_text="meanwhile-1").wait_for()
+    part(page, "meanwhile-1")
     assert decision_on(stack, first)["verdict"] == "defective"
     assert decision_on(stack, second) is None
 
@@ -240,7 +291,7 @@ def test_what_was_decided_elsewhere_meanwhile_is_not_overruled_unseen(stack, vis
 def test_a_claim_that_was_lost_is_told_and_nothing_is_decided(stack, visit, hold):
     (held,) = hold(1, lot="lost")
     page = visit("/review?lot=lost")
-    page.locator("#part", has_text="lost-0").wait_for()
+    part(page, "lost-0")
     review = stack.http.get(f"/v1/inspections/{held}").json()["review"]["id"]
     token = stack.http.post(f"/v1/reviews/{review}/claim").json()["lease_token"]
     stack.http.post(f"/v1/reviews/{review}/release", json={"lease_token": token})
@@ -260,7 +311,7 @@ def test_a_part_stays_a_reviewer_s_while_they_are_at_it(visit, hold):
     page = visit("/")
     page.clock.install()
     page.goto("/review?lot=active")
-    page.locator("#part", has_text="active-0").wait_for()
+    part(page, "active-0")
 
     with page.expect_response("**/extend") as extended:
         page.clock.fast_forward(31_000)  # a quarter of the lease
@@ -282,7 +333,7 @@ def test_on_a_telephone_the_buttons_are_at_hand_and_the_way_back_is_there_at_the
 ):
     (held,) = hold(1, lot="thumb")
     page = visit("/review?lot=thumb", size=TELEPHONE)
-    page.locator("#part", has_text="thumb-0").wait_for()
+    part(page, "thumb-0")
 
     for name in ("Good", "Defective", "Cannot tell", "Skip"):
         button = page.locator(".decide").get_by_role("button", name=name).bounding_box()
@@ -290,8 +341,8 @@ def test_on_a_telephone_the_buttons_are_at_hand_and_the_way_back_is_there_at_the
         assert button["height"] >= 44
     page.locator(".decide").get_by_role("button", name="Good").click()
     page.get_by_text("Nothing waits for you").wait_for()
-    with next_part(page):
-        page.get_by_role("button", name="Undo the last decision").click()
+    page.get_by_role("button", name="Undo the last decision").click()
+    part(page, "thumb-0")
     page.locator(".decide").get_by_role("button", name="Defective").click()
     page.get_by_text("Nothing waits for you").wait_for()
     assert decision_on(stack, held)["verdict"] == "defective"
@@ -324,7 +375,7 @@ def test_a_held_part_is_decided_from_its_verdict(stack, visit):
     page.get_by_role("heading", name="On hold").wait_for()
     inspection = page.locator(".result").get_attribute("data-inspection")
     page.get_by_role("link", name="Decide it now").click()
-    page.locator("#part", has_text=inspection[-8:]).wait_for()
+    part(page, inspection[-8:])
     with next_part(page):
         page.keyboard.press("d")
     assert decision_on(stack, inspection)["verdict"] == "defective"
@@ -333,6 +384,8 @@ def test_a_held_part_is_decided_from_its_verdict(stack, visit):
 def test_two_reviewers_never_look_at_the_same_part(stack, visit, hold, second_key):
     ids = hold(6, lot="two")
     pages = [visit("/review?lot=two"), visit("/review?lot=two", key=second_key)]
+    for page in pages:
+        part(page, "two-")
     seen = []
 
     while any(page.locator("#reviewing").is_visible() for page in pages):
@@ -357,6 +410,12 @@ def test_the_list_is_live_and_can_be_searched(stack, visit, hold):
     page.get_by_label("Serial").fill("no such part")
     page.get_by_text("Nothing here yet.").wait_for()
     page.get_by_label("Serial").fill("live-0")
+    page.get_by_role("link", name="live-0").wait_for()
+    with page.expect_download() as taken:
+        page.get_by_role("link", name="CSV").click()
+    head, *rows = taken.value.path().read_text().splitlines()
+    assert "model_verdict" in head
+    assert [row.count("live-0") for row in rows] == [1]
     page.get_by_role("link", name="live-0").click()
     page.get_by_role("heading", name="History").wait_for()
     assert page.get_by_text("accepted", exact=True).is_visible()

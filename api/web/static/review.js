@@ -146,16 +146,19 @@ document.addEventListener("DOMContentLoaded", () => {
 
   // --- Deciding ---
 
-  /** One thing at a time: a second key while the first is on its way is not a second decision. */
+  /** One thing at a time: a second key while the first is on its way is not a second decision, and
+   * nothing is decided before it can be seen. */
   async function once(work) {
     if (running) return;
     shownAt = performance.now();
+    reviewing.ariaBusy = "true";
     running = work().catch(async (error) => {
       if (error.code === "lease_lost") await claimAgain();
       else say(error.status ? error.message : "The service cannot be reached; nothing was changed.");
     });
     await running;
     running = null;
+    reviewing.ariaBusy = "false";
   }
 
   const decide = (verdict) => current && once(async () => {
@@ -266,6 +269,6 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const [name, value] of wanted) if (choose.elements[name]) choose.elements[name].value = value;
   by("chosen").textContent = Object.values(filters()).join(", ").replaceAll("_", " ") || "all that wait";
   const first = wanted.get("id");
-  if (first) claim(first).then((item) => { hasStarted = true; return show(item); }, (error) => { say(error.message); start(); });
+  if (first) once(async () => { await show(await claim(first)); hasStarted = true; }).then(() => { if (!current) start(); });
   else start();
 });
