@@ -31,10 +31,10 @@ def main(url: str, key: str) -> None:
         page.wait_for_load_state("networkidle")
         page.locator(".result").screenshot(path=_HERE / "verdict.jpg", type="jpeg", quality=82)
 
+        page.set_viewport_size({"width": 1440, "height": 940})
         page.goto("/review")
-        page.locator("#reviewing").wait_for()
-        page.keyboard.press("ArrowRight")
-        page.wait_for_timeout(500)
+        page.locator("#reviewing[aria-busy=false]").wait_for()
+        page.locator("#waiting", has_text="You").wait_for()
         page.screenshot(path=_HERE / "review.jpg", type="jpeg", quality=82)
         browser.close()
 
