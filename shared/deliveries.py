@@ -16,6 +16,7 @@ from sqlalchemy import (
     case,
     cast,
     delete,
+    false,
     func,
     insert,
     lateral,
@@ -240,27 +241,46 @@ def _ended() -> Select[str, str, str, str, str | None]:
         {status.value: event.value for status, event in EVENT_OF.items()},
         value=cast(Inspection.status, String),
     )
-    return _heard(event, null(), Inspection.status.in_(EVENT_OF))
+    return _heard(event, null(), Inspection.status.in_(EVENT_OF), false())
 
 
 def _decided() -> Select[str, str, str, str, str | None]:
-    """Which endpoint hears of which decision; its filter sees the part as it is since."""
+    """Which endpoint hears of which decision: its filter sees the part as it is since.
+
+    Who was told of the part hears of it whatever its disposition is by now: a MES that wants to
+    know of parts on hold has to learn that one of them may go.
+    """
     return (
-        _heard(literal(Event.REVIEW_DECIDED.value), ReviewDecision.id, true())
+        _heard(literal(Event.REVIEW_DECIDED.value), ReviewDecision.id, true(), _was_told())
         .join(Review, Review.inspection_id == Inspection.id)
         .join(ReviewDecision, ReviewDecision.review_id == Review.id)
     )
 
 
+def _was_told() -> ColumnElement[bool]:
+    return (
+        select(WebhookDelivery.id)
+        .where(
+            WebhookDelivery.endpoint_id == WebhookEndpoint.id,
+            WebhookDelivery.inspection_id == Inspection.id,
+        )
+        .correlate(WebhookEndpoint, Inspection)
+        .exists()
+    )
+
+
 def _heard(
-    event: ColumnElement[str], decision_id: Any, happened: ColumnElement[bool]
+    event: ColumnElement[str],
+    decision_id: Any,
+    happened: ColumnElement[bool],
+    whatever_disposition: ColumnElement[bool],
 ) -> Select[str, str, str, str, str | None]:
     filters = (
         (WebhookEndpoint.products, Product.name),
         (WebhookEndpoint.lines, Inspection.line),
         (WebhookEndpoint.stations, Inspection.station),
-        (WebhookEndpoint.dispositions, cast(Inspection.disposition, String)),
     )
+    disposition = cast(Inspection.disposition, String)
     return (
         select(
             WebhookEndpoint.organisation_id,
@@ -276,6 +296,11 @@ def _heard(
             happened,
             any_(WebhookEndpoint.events) == event,
             *(or_(func.cardinality(named) == 0, any_(named) == value) for named, value in filters),
+            or_(
+                func.cardinality(WebhookEndpoint.dispositions) == 0,
+                any_(WebhookEndpoint.dispositions) == disposition,
+                whatever_disposition,
+            ),
         )
     )
 
