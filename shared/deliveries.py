@@ -77,6 +77,7 @@ def announce_test(session: Session, endpoint: WebhookEndpoint) -> WebhookDeliver
         status=DeliveryStatus.PENDING,
     )
     session.add(row)
+    _end_rest(session, endpoint.id)
     session.flush()
     session.refresh(row)
     return row
@@ -129,6 +130,7 @@ def replay(
             ),
             [_new(row) for row in rows[start : start + 1000]],
         )
+    _end_rest(session, endpoint.id)
     return len(rows)
 
 
@@ -138,6 +140,7 @@ def redeliver(session: Session, *, organisation_id: str, delivery_id: str) -> We
     session.execute(
         update(WebhookDelivery).where(WebhookDelivery.id == delivery_id).values(**_AGAIN)
     )
+    _end_rest(session, row.endpoint_id)
     session.refresh(row)
     return row
 
@@ -217,7 +220,8 @@ def forget_old(session: Session, *, days: int, limit: int = 1000) -> bool:
         len(
             session.scalars(
                 delete(table)
-                .where(table.id.in_(old.limit(limit)))
+                # Skipped: what is being asked for again, or else it would be deleted after that.
+                .where(table.id.in_(old.limit(limit).with_for_update(skip_locked=True)))
                 .returning(table.id)
                 .execution_options(synchronize_session=False)
             ).all()
@@ -225,6 +229,13 @@ def forget_old(session: Session, *, days: int, limit: int = 1000) -> bool:
         for table, old in ((WebhookAttempt, attempts), (WebhookDelivery, finished))
     ]
     return limit in counts
+
+
+def _end_rest(session: Session, endpoint_id: str) -> None:
+    """Whoever asks for something now has mended their receiver, or wants to see."""
+    session.execute(
+        update(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id).values(rests_until=None)
+    )
 
 
 _AGAIN = {
@@ -306,7 +317,13 @@ def _heard(
 
 
 def _write(session: Session, wanted: Select[str, str, str, str, str | None]) -> int:
-    rows = session.execute(wanted.where(WebhookEndpoint.status != EndpointStatus.DISABLED)).all()
+    # FOR KEY SHARE: an endpoint that is being deleted is waited for and left out, or else the row
+    # that names it would fail, and the verdict with it.
+    rows = session.execute(
+        wanted.where(WebhookEndpoint.status != EndpointStatus.DISABLED).with_for_update(
+            read=True, key_share=True, of=WebhookEndpoint
+        )
+    ).all()
     if rows:
         session.execute(insert(WebhookDelivery), [_new(row) for row in rows])
     return len(rows)
