@@ -71,6 +71,8 @@ class Batch:
     secrets: tuple[str, ...]
     """Newest first."""
     messages: list[Due]
+    is_all: bool
+    """Nothing else was due at that moment."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ def due(session: Session, endpoint: Leased, *, limit: int) -> Batch | None:
     ).one_or_none()
     if row is None:
         return None
+    at_most = min(limit, FAILURES_OF_A_BATCH) if row.failures else limit
     messages = session.scalars(
         select(WebhookDelivery)
         .where(
@@ -158,7 +161,7 @@ def due(session: Session, endpoint: Leased, *, limit: int) -> Batch | None:
             WebhookDelivery.run_at <= func.now(),
         )
         .order_by(WebhookDelivery.run_at)
-        .limit(min(limit, FAILURES_OF_A_BATCH) if row.failures else limit)
+        .limit(at_most)
         # Not outer joins written here: what an inspection itself joins would then drop a delivery
         # that is about none.
         .options(joinedload(WebhookDelivery.inspection), joinedload(WebhookDelivery.decision))
@@ -172,25 +175,33 @@ def due(session: Session, endpoint: Leased, *, limit: int) -> Batch | None:
             Due(one.id, one.event, one.run_at, one.created_at, one.inspection, one.decision)
             for one in messages
         ],
+        is_all=len(messages) < at_most,
     )
 
 
 def settle(
-    session: Session, endpoint: Leased, attempts: Iterable[Attempt], *, duration: timedelta
+    session: Session,
+    endpoint: Leased,
+    attempts: Iterable[Attempt],
+    *,
+    duration: timedelta,
+    is_all: bool,
 ) -> bool:
-    """Record attempts, and what follows from them; True if there may be more right away.
+    """Record attempts, and what follows from them; True if the endpoint is still ours.
 
-    Nothing is recorded once the lease is lost: whoever has it now sends those again.
+    It is given back here, without another transaction, if that was all that is due to it, or if it
+    gets no more for now. Nothing is recorded once the lease is lost: whoever has it now sends those
+    again.
     """
-    row = session.scalar(
-        select(WebhookEndpoint)
+    found = session.execute(
+        select(WebhookEndpoint, func.now())
         .where(WebhookEndpoint.id == endpoint.id, WebhookEndpoint.lease_token == endpoint.token)
         # Not its key: verdicts that name this endpoint are written meanwhile.
         .with_for_update(key_share=True)
-    )
-    if row is None:
+    ).one_or_none()
+    if found is None:
         return False
-    now = session.scalars(select(func.now())).one()
+    row, now = found
     log, asked_again = _log(session, attempts, now=now)
     for attempt in log:
         if attempt.is_delivered:
@@ -200,8 +211,12 @@ def settle(
     # Last: what arrived beside it does not take back that it wants to be left alone.
     if asked := max((_asked(attempt) for attempt in log), default=timedelta(0)):
         row.rests_until = max(row.rests_until or now, now + asked)
-    row.lease_until = now + duration
-    return row.status is EndpointStatus.ACTIVE and row.rests_until is None
+    is_kept = not is_all and row.status is EndpointStatus.ACTIVE and row.rests_until is None
+    if is_kept:
+        row.lease_until = now + duration
+    else:
+        row.lease_token = row.lease_until = None
+    return is_kept
 
 
 def extend(session: Session, endpoints: Iterable[Leased], *, duration: timedelta) -> None:

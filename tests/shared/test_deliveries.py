@@ -95,9 +95,9 @@ def secrets_of(leased):
         return delivering.due(session, leased, limit=1).secrets
 
 
-def settle(leased, *attempts):
+def settle(leased, *attempts, is_all=False):
     with transaction() as session:
-        return delivering.settle(session, leased, attempts, duration=LEASE)
+        return delivering.settle(session, leased, attempts, duration=LEASE, is_all=is_all)
 
 
 def attempt(db, delivery_id, status_code=200, **more):
@@ -293,7 +293,9 @@ def test_a_verdict_does_not_wait_for_who_settles_or_changes_its_endpoint(
 
     for hold in (
         lambda session: endpoints.lock(session, organisation_id=organisation, endpoint_id=id_),
-        lambda session: delivering.settle(session, leased, [settling], duration=LEASE),
+        lambda session: delivering.settle(
+            session, leased, [settling], duration=LEASE, is_all=False
+        ),
         lambda session: delivering.extend(session, [leased], duration=LEASE),
     ):
         with transaction() as busy:
@@ -416,6 +418,23 @@ def test_what_is_asked_for_again_while_it_is_being_sent_is_sent_again(
     # The log has what was sent, all the same.
     log = db.scalars(select(WebhookAttempt.delivery_id)).all()
     assert sorted(log) == sorted(message.id for message in messages)
+
+
+def test_an_endpoint_to_which_all_was_sent_is_given_back_with_the_record_of_it(db, endpoint, judge):
+    endpoint()
+    judge(2)
+    (leased,) = lease()
+    with transaction() as session:
+        assert not delivering.due(session, leased, limit=2).is_all
+        batch = delivering.due(session, leased, limit=3)
+    assert batch.is_all
+    first, second = batch.messages
+    assert settle(leased, attempt(db, first.id))
+    assert lease() == []
+
+    assert not settle(leased, attempt(db, second.id), is_all=True)
+    judge()
+    assert len(lease()) == 1
 
 
 def test_a_released_endpoint_is_free_at_once(endpoint, judge):

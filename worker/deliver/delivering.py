@@ -55,6 +55,7 @@ class Delivering:
         self._name = name
         self._reports_at = 0.0
         self._extends_at = 0.0
+        self._looks = 0
         self._base_url = base_url
         self._allowed = allowed
         self._stopping = threading.Event()
@@ -113,35 +114,46 @@ class Delivering:
             self._extends_at = time.monotonic() + _EXTEND_SECONDS
         if self._stopping.is_set():
             return
+        self._looks += 1
         limit = _ENDPOINTS - len(self._busy)
         for endpoint in await self._ask(delivering.lease, limit=limit, duration=_LEASE):
             self._busy[endpoint] = asyncio.create_task(self._serve(endpoint))
 
     async def _serve(self, endpoint: Leased) -> None:
         """Send what is due to this endpoint, batch by batch, while that makes sense."""
+        looks = self._looks
         try:
-            goes_on = True
-            while goes_on and not self._stopping.is_set():
+            is_ours = True
+            while is_ours and not self._stopping.is_set():
                 batch = await self._ask(delivering.due, endpoint, limit=_BATCH)
                 if batch is None:
                     break
                 attempts = await self._send(batch)
-                goes_on = await self._ask(delivering.settle, endpoint, attempts, duration=_LEASE)
+                is_ours = await self._ask(
+                    delivering.settle,
+                    endpoint,
+                    attempts,
+                    duration=_LEASE,
+                    is_all=batch.is_all and len(attempts) == len(batch.messages),
+                )
                 log.info(
                     "webhooks_sent",
                     endpoint=endpoint.id,
                     sent=len(attempts),
                     delivered=sum(attempt.is_delivered for attempt in attempts),
                 )
-            await self._ask(delivering.release, endpoint)
+            if is_ours:
+                await self._ask(delivering.release, endpoint)
         except DefectScopeError as error:
             log.warning("delivering_failed", endpoint=endpoint.id, error=str(error))
         except Exception:
             log.exception("delivering_failed", endpoint=endpoint.id)
         finally:
             del self._busy[endpoint]
-            # Something may have become due between the last look and the release.
-            self._bell.set()
+            had_no_room = len(self._busy) == _ENDPOINTS - 1
+            # A look meanwhile has passed over this endpoint, though more may have become due to it.
+            if self._looks > looks or had_no_room or self._stopping.is_set():
+                self._bell.set()
 
     async def _send(self, batch: Batch) -> list[Attempt]:
         """Post the batch, two at a time; one that fails twice, or is gone, gets no more of it."""

@@ -45,7 +45,9 @@ def send(status_code, reply=""):
                 status_code=status_code,
                 reply=reply,
             )
-            delivering.settle(session, leased, [attempt], duration=get_settings().lease)
+            delivering.settle(
+                session, leased, [attempt], duration=get_settings().lease, is_all=False
+            )
         delivering.release(session, leased)
 
 
