@@ -27,7 +27,7 @@ _METADATA = frozenset(
     for address in (
         *("169.254.169.254", "169.254.170.2", "169.254.170.23", "100.100.100.200"),
         *("168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd00:ec2::23", "fe80::a9fe:a9fe"),
-        "fd20:ce::254",
+        *("fd20:ce::254", "169.254.0.23", "169.254.42.42", "fd00:42::42"),
     )
 )
 # They hold an IPv4 address in their last 32 bits.
@@ -89,6 +89,8 @@ def parse_url(url: str) -> Target:
     host = parts.hostname or ""
     if not _HOST.fullmatch(host):
         raise AddressRefused("The URL names no host that can be looked up.", field="url")
+    if port == 0:
+        raise AddressRefused("The URL names port 0, where nobody can listen.", field="url")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path)
 

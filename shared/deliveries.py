@@ -16,6 +16,7 @@ from sqlalchemy import (
     case,
     cast,
     delete,
+    false,
     func,
     insert,
     lateral,
@@ -76,6 +77,7 @@ def announce_test(session: Session, endpoint: WebhookEndpoint) -> WebhookDeliver
         status=DeliveryStatus.PENDING,
     )
     session.add(row)
+    _end_rest(session, endpoint.id)
     session.flush()
     session.refresh(row)
     return row
@@ -128,6 +130,7 @@ def replay(
             ),
             [_new(row) for row in rows[start : start + 1000]],
         )
+    _end_rest(session, endpoint.id)
     return len(rows)
 
 
@@ -137,6 +140,7 @@ def redeliver(session: Session, *, organisation_id: str, delivery_id: str) -> We
     session.execute(
         update(WebhookDelivery).where(WebhookDelivery.id == delivery_id).values(**_AGAIN)
     )
+    _end_rest(session, row.endpoint_id)
     session.refresh(row)
     return row
 
@@ -216,7 +220,8 @@ def forget_old(session: Session, *, days: int, limit: int = 1000) -> bool:
         len(
             session.scalars(
                 delete(table)
-                .where(table.id.in_(old.limit(limit)))
+                # Skipped: what is being asked for again, or else it would be deleted after that.
+                .where(table.id.in_(old.limit(limit).with_for_update(skip_locked=True)))
                 .returning(table.id)
                 .execution_options(synchronize_session=False)
             ).all()
@@ -224,6 +229,13 @@ def forget_old(session: Session, *, days: int, limit: int = 1000) -> bool:
         for table, old in ((WebhookAttempt, attempts), (WebhookDelivery, finished))
     ]
     return limit in counts
+
+
+def _end_rest(session: Session, endpoint_id: str) -> None:
+    """Whoever asks for something now has mended their receiver, or wants to see."""
+    session.execute(
+        update(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id).values(rests_until=None)
+    )
 
 
 _AGAIN = {
@@ -240,27 +252,46 @@ def _ended() -> Select[str, str, str, str, str | None]:
         {status.value: event.value for status, event in EVENT_OF.items()},
         value=cast(Inspection.status, String),
     )
-    return _heard(event, null(), Inspection.status.in_(EVENT_OF))
+    return _heard(event, null(), Inspection.status.in_(EVENT_OF), false())
 
 
 def _decided() -> Select[str, str, str, str, str | None]:
-    """Which endpoint hears of which decision; its filter sees the part as it is since."""
+    """Which endpoint hears of which decision: its filter sees the part as it is since.
+
+    Who was told of the part hears of it whatever its disposition is by now: a MES that wants to
+    know of parts on hold has to learn that one of them may go.
+    """
     return (
-        _heard(literal(Event.REVIEW_DECIDED.value), ReviewDecision.id, true())
+        _heard(literal(Event.REVIEW_DECIDED.value), ReviewDecision.id, true(), _was_told())
         .join(Review, Review.inspection_id == Inspection.id)
         .join(ReviewDecision, ReviewDecision.review_id == Review.id)
     )
 
 
+def _was_told() -> ColumnElement[bool]:
+    return (
+        select(WebhookDelivery.id)
+        .where(
+            WebhookDelivery.endpoint_id == WebhookEndpoint.id,
+            WebhookDelivery.inspection_id == Inspection.id,
+        )
+        .correlate(WebhookEndpoint, Inspection)
+        .exists()
+    )
+
+
 def _heard(
-    event: ColumnElement[str], decision_id: Any, happened: ColumnElement[bool]
+    event: ColumnElement[str],
+    decision_id: Any,
+    happened: ColumnElement[bool],
+    whatever_disposition: ColumnElement[bool],
 ) -> Select[str, str, str, str, str | None]:
     filters = (
         (WebhookEndpoint.products, Product.name),
         (WebhookEndpoint.lines, Inspection.line),
         (WebhookEndpoint.stations, Inspection.station),
-        (WebhookEndpoint.dispositions, cast(Inspection.disposition, String)),
     )
+    disposition = cast(Inspection.disposition, String)
     return (
         select(
             WebhookEndpoint.organisation_id,
@@ -276,12 +307,23 @@ def _heard(
             happened,
             any_(WebhookEndpoint.events) == event,
             *(or_(func.cardinality(named) == 0, any_(named) == value) for named, value in filters),
+            or_(
+                func.cardinality(WebhookEndpoint.dispositions) == 0,
+                any_(WebhookEndpoint.dispositions) == disposition,
+                whatever_disposition,
+            ),
         )
     )
 
 
 def _write(session: Session, wanted: Select[str, str, str, str, str | None]) -> int:
-    rows = session.execute(wanted.where(WebhookEndpoint.status != EndpointStatus.DISABLED)).all()
+    # FOR KEY SHARE: an endpoint that is being deleted is waited for and left out, or else the row
+    # that names it would fail, and the verdict with it.
+    rows = session.execute(
+        wanted.where(WebhookEndpoint.status != EndpointStatus.DISABLED).with_for_update(
+            read=True, key_share=True, of=WebhookEndpoint
+        )
+    ).all()
     if rows:
         session.execute(insert(WebhookDelivery), [_new(row) for row in rows])
     return len(rows)

@@ -1,14 +1,19 @@
 """Webhooks over HTTP: what an integrator does to hear of verdicts."""
 
+import json
 from dataclasses import replace
 
+import jsonschema
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from shared import delivering
+from shared import delivering, inspections, webhook_events
 from shared.db import transaction
 from shared.delivering import Attempt
+from shared.inspections import Failure
 from shared.settings import get_settings
+from shared.tables import Inspection
+from shared.verdicts import ReviewReason
 from shared.webhook_tables import WebhookDelivery
 
 URL = "https://93.184.216.34/hook"
@@ -111,11 +116,16 @@ def send(status_code, reply):
     """As a deliverer would, without a receiver."""
     with transaction() as session:
         (leased,) = delivering.lease(session, limit=1, duration=get_settings().lease)
-        for due in delivering.due(session, leased, limit=100):
+        for due in delivering.due(session, leased, limit=100).messages:
             attempt = Attempt(
-                due.id, due.created_at, latency_ms=12, status_code=status_code, reply=reply
+                *(due.id, due.run_at, due.created_at),
+                latency_ms=12,
+                status_code=status_code,
+                reply=reply,
             )
-            delivering.settle(session, leased, [attempt], duration=get_settings().lease)
+            delivering.settle(
+                session, leased, [attempt], duration=get_settings().lease, is_all=False
+            )
         delivering.release(session, leased)
 
 
@@ -173,3 +183,47 @@ def test_the_openapi_document_has_what_we_send(api):
     }
     schema = webhooks["inspection.completed"]["post"]["requestBody"]["content"]["application/json"]
     assert schema["schema"] == {"$ref": "#/components/schemas/InspectionEvent"}
+
+
+def test_each_message_is_what_the_openapi_document_says(api, create, png, judge_all):
+    """The JSON Schema that an integrator reads, against what is sent."""
+    path = f"/v1/webhooks/{create()['id']}"
+    held, failed = (api.post("/v1/inspections", files={"file": png}).json()["id"] for _ in "12")
+    with transaction() as session:
+        batch = inspections.claim(
+            session, limit=2, lease=get_settings().lease, worker="worker:test"
+        )
+        failure = Failure(failed, "unreadable_image", "Send it again.")
+        inspections.fail(session, token=batch.token, failures=[failure], worker="worker:test")
+        session.execute(
+            update(Inspection)
+            .where(Inspection.id == held)
+            .values(status="queued", lease_token=None, lease_until=None)
+        )
+    judge_all(0.33, (ReviewReason.NEAR_THRESHOLD,))
+    (review,) = (
+        one for one in api.get("/v1/reviews").json()["reviews"] if one["inspection_id"] == held
+    )
+    lease_token = api.post(f"/v1/reviews/{review['id']}/claim").json()["lease_token"]
+    decision = {"lease_token": lease_token, "verdict": "defective", "defect_type": "other"}
+    assert api.post(f"/v1/reviews/{review['id']}/decision", json=decision).is_success
+    api.post(f"{path}/test")
+
+    with transaction() as session:
+        (leased,) = delivering.lease(session, limit=1, duration=get_settings().lease)
+        sent = {
+            due.event.value: json.loads(webhook_events.body(due, "https://inspection.plant"))
+            for due in delivering.due(session, leased, limit=100).messages
+        }
+    document = api.get("/openapi.json").json()
+    assert set(sent) == set(document["webhooks"])
+    for event, message in sent.items():
+        assert message["type"] == event
+        content = document["webhooks"][event]["post"]["requestBody"]["content"]
+        schema = content["application/json"]["schema"] | {"components": document["components"]}
+        jsonschema.validate(message, schema)
+        # And the schema is one that says no.
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(message | {"type": "something.else"}, schema)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"type": event}, schema)

@@ -40,7 +40,11 @@ _MOST_LATENCY_MS = 100
 _LEAST_RATE = 200
 _MOST_SLOWER = 3
 """Times that the p99 of a good endpoint may grow beside those that misbehave."""
-_MISBEHAVIOURS = ("500", "drip", "huge", "close", "silence")
+_MISBEHAVIOURS = (
+    *(f"http://127.0.0.1:%d/{how}" for how in ("500", "429", "302", "drip", "huge")),
+    *(f"http://127.0.0.1:%d/{how}" for how in ("close", "silence")),
+    "https://127.0.0.1:%d/tls",
+)
 _EACH = 2
 """Endpoints of each of them."""
 _RATE = 20
@@ -111,6 +115,10 @@ def misbehave(pipe: Connection) -> None:
             with contextlib.suppress(OSError):  # they are hung up on
                 if self.path == "/500":
                     self.wfile.write(b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n")
+                elif self.path == "/429":
+                    self.wfile.write(b"HTTP/1.1 429 X\r\nRetry-After: 1\r\n\r\n")
+                elif self.path == "/302":
+                    self.wfile.write(b"HTTP/1.1 302 X\r\nLocation: http://169.254.169.254/\r\n\r\n")
                 elif self.path == "/drip":
                     for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n":
                         self.wfile.write(bytes([byte]))
@@ -180,8 +188,8 @@ class Campaign:
         for _ in range(2):  # in turns: a busy moment of the machine hits both
             alone += self._way_of(count // 2)
             bad = [
-                self._post("/v1/webhooks", json={"url": f"http://127.0.0.1:{port}/{how}"})["id"]
-                for how in _MISBEHAVIOURS * _EACH
+                self._post("/v1/webhooks", json={"url": url % port})["id"]
+                for url in _MISBEHAVIOURS * _EACH
             ]
             beside += self._way_of(count // 2)
             for id_ in bad:

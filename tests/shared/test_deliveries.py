@@ -1,9 +1,11 @@
 """What is written with a verdict, and what becomes of it: retries, rests, giving up, replay."""
 
+import threading
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import delete, event, func, select, update
+from sqlalchemy import delete, event, func, select, text, update
 
 from shared import deliveries, delivering, endpoints, inspections
 from shared.db import engine, transaction
@@ -84,17 +86,24 @@ def lease():
 
 def due(leased):
     with transaction() as session:
-        return delivering.due(session, leased, limit=100)
+        batch = delivering.due(session, leased, limit=100)
+        return batch.messages if batch else []
 
 
-def settle(leased, *attempts):
+def secrets_of(leased):
     with transaction() as session:
-        return delivering.settle(session, leased, attempts, duration=LEASE)
+        return delivering.due(session, leased, limit=1).secrets
+
+
+def settle(leased, *attempts, is_all=False):
+    with transaction() as session:
+        return delivering.settle(session, leased, attempts, duration=LEASE, is_all=is_all)
 
 
 def attempt(db, delivery_id, status_code=200, **more):
     at = db.scalars(select(func.clock_timestamp())).one()
-    return Attempt(delivery_id, at, latency_ms=3, status_code=status_code, **more)
+    run_at = db.scalar(select(WebhookDelivery.run_at).where(WebhookDelivery.id == delivery_id))
+    return Attempt(delivery_id, run_at, at, latency_ms=3, status_code=status_code, **more)
 
 
 def let_time_pass(duration):
@@ -231,13 +240,15 @@ def test_an_endpoint_is_delivered_to_by_one_deliverer_until_its_lease_ends(db, e
     endpoint()
     judge()
     (leased,) = lease()
+    (message,) = due(leased)
     assert lease() == []
 
     let_time_pass(LEASE * 2)
     (taken_over,) = lease()
 
-    # The late one records nothing: it is sent again by the other.
-    assert not settle(leased, attempt(db, due(leased)[0].id))
+    # The late one gets and records nothing: it is sent again by the other.
+    assert due(leased) == []
+    assert not settle(leased, attempt(db, message.id))
     assert [delivery.status for delivery in written(db)] == [DeliveryStatus.PENDING]
     assert settle(taken_over, attempt(db, due(taken_over)[0].id))
 
@@ -258,6 +269,172 @@ def test_a_heartbeat_keeps_a_lease_and_brings_no_lost_one_back(endpoint, judge):
         delivering.extend(session, [leased], duration=LEASE * 10)
     let_time_pass(LEASE * 2)
     assert [one.id for one in lease()] == [other.id]
+
+
+@contextmanager
+def held_up_at_most_a_second():
+    """Whoever waits longer for a row of somebody else's is stopped: the test fails."""
+    with transaction() as session:
+        session.execute(text("SET LOCAL lock_timeout = '1s'"))
+        yield session
+
+
+def test_a_verdict_does_not_wait_for_who_settles_or_changes_its_endpoint(
+    db, endpoint, judge, organisation
+):
+    """A replay of thousands holds its endpoint for as long as it takes."""
+    id_ = endpoint()
+    (inspection_id,) = judge()
+    (leased,) = lease()
+    (message,) = due(leased)
+    settling = attempt(db, message.id)
+    db.execute(delete(WebhookDelivery))
+    db.commit()
+
+    for hold in (
+        lambda session: endpoints.lock(session, organisation_id=organisation, endpoint_id=id_),
+        lambda session: delivering.settle(
+            session, leased, [settling], duration=LEASE, is_all=False
+        ),
+        lambda session: delivering.extend(session, [leased], duration=LEASE),
+    ):
+        with transaction() as busy:
+            assert hold(busy) is not False
+            with held_up_at_most_a_second() as session:
+                assert deliveries.announce(session, [inspection_id]) == 1
+        with transaction() as session:
+            session.execute(delete(WebhookDelivery))
+
+
+def test_an_endpoint_is_leased_while_more_verdicts_for_it_are_written(db, endpoint, judge):
+    endpoint()
+    judge()
+    (later,) = judge()
+    db.execute(delete(WebhookDelivery).where(WebhookDelivery.inspection_id == later))
+    db.commit()
+
+    with transaction() as writing:
+        deliveries.announce(writing, [later])
+        assert len(lease()) == 1
+
+
+def test_a_verdict_survives_that_its_endpoint_is_deleted_at_that_moment(
+    db, endpoint, judge, organisation
+):
+    gone, stays = endpoint(), endpoint()
+    (inspection_id,) = judge()
+    db.execute(delete(WebhookDelivery))
+    db.commit()
+    told = []
+
+    def announce():
+        with transaction() as session:
+            told.append(deliveries.announce(session, [inspection_id]))
+
+    verdict = threading.Thread(target=announce)
+    with transaction() as session:
+        row = endpoints.lock(session, organisation_id=organisation, endpoint_id=gone)
+        endpoints.delete(session, row, actor="test")
+        session.flush()
+        verdict.start()
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        while verdict.is_alive() and not db.scalar(text(waiting)):
+            db.rollback()
+    verdict.join()
+
+    assert told == [1]
+    assert [delivery.endpoint_id for delivery in written(db)] == [stays]
+
+
+def test_endpoints_that_work_are_leased_before_those_that_fail(db, endpoint, judge):
+    failing, works, fails_too = endpoint(), endpoint(), endpoint()
+    judge()
+    for id_ in (failing, fails_too):
+        db.execute(update(WebhookEndpoint).where(WebhookEndpoint.id == id_).values(failures=1))
+    db.commit()
+
+    with transaction() as session:
+        (first,) = delivering.lease(session, limit=1, duration=LEASE)
+    assert first.id == works
+
+
+def test_of_what_waits_for_a_failing_endpoint_only_what_is_sent_is_read(db, endpoint, judge):
+    """Else ten dead ones have the deliverer read 400 inspections to send twenty."""
+    endpoint()
+    judge(5)
+    (leased,) = lease()
+    messages = due(leased)
+    assert len(messages) == 5
+    settle(leased, attempt(db, messages[0].id, 500))
+    assert len(due(leased)) == 2
+
+    settle(leased, attempt(db, messages[1].id))
+    assert len(due(leased)) == 3
+
+
+def test_a_busy_endpoint_gets_what_was_changed_with_the_next_batch(
+    db, endpoint, judge, organisation
+):
+    """Its lease can last for hours: nothing that it was leased with may be kept so long."""
+    id_ = endpoint()
+    judge()
+    (leased,) = lease()
+    old = row(db, id_).secret
+    with transaction() as session:
+        endpoint_row = endpoints.lock(session, organisation_id=organisation, endpoint_id=id_)
+        endpoints.rotate(session, endpoint_row, actor="test")
+        endpoint_row.url = "https://mes.example/moved"
+    with transaction() as session:
+        batch = delivering.due(session, leased, limit=1)
+    assert batch.url == "https://mes.example/moved"
+    assert batch.secrets == (row(db, id_).secret, old)
+
+    with transaction() as session:
+        endpoint_row = endpoints.lock(session, organisation_id=organisation, endpoint_id=id_)
+        endpoints.pause(session, endpoint_row, actor="test")
+    assert due(leased) == []
+
+
+@pytest.mark.parametrize("status_code", [200, 500])
+def test_what_is_asked_for_again_while_it_is_being_sent_is_sent_again(
+    db, endpoint, judge, organisation, status_code
+):
+    """It may have been asked for because what was sent a moment before got lost over there."""
+    id_ = endpoint()
+    judge(2)
+    (leased,) = lease()
+    messages = due(leased)
+    sent = [attempt(db, message.id, status_code) for message in messages]
+    assert replay(organisation, id_, serial="SN1") == 1
+    settle(leased, *sent)
+
+    again, other = sorted(written(db), key=lambda delivery: delivery.run_at, reverse=True)
+    if status_code == 500:
+        again, other = other, again
+    assert again.status is DeliveryStatus.PENDING
+    assert again.attempts == 0
+    assert other.attempts == 1
+    assert again.id in [message.id for message in due(leased)]
+    # The log has what was sent, all the same.
+    log = db.scalars(select(WebhookAttempt.delivery_id)).all()
+    assert sorted(log) == sorted(message.id for message in messages)
+
+
+def test_an_endpoint_to_which_all_was_sent_is_given_back_with_the_record_of_it(db, endpoint, judge):
+    endpoint()
+    judge(2)
+    (leased,) = lease()
+    with transaction() as session:
+        assert not delivering.due(session, leased, limit=2).is_all
+        batch = delivering.due(session, leased, limit=3)
+    assert batch.is_all
+    first, second = batch.messages
+    assert settle(leased, attempt(db, first.id))
+    assert lease() == []
+
+    assert not settle(leased, attempt(db, second.id), is_all=True)
+    judge()
+    assert len(lease()) == 1
 
 
 def test_a_released_endpoint_is_free_at_once(endpoint, judge):
@@ -312,6 +489,47 @@ def test_retry_after_is_honoured_by_the_delivery_and_the_endpoint(db, endpoint, 
     assert row(db, id_).rests_until >= now + timedelta(minutes=9, seconds=59)
 
 
+def test_retry_after_holds_although_the_post_beside_it_arrived(db, endpoint, judge):
+    id_ = endpoint()
+    judge(2)
+    (leased,) = lease()
+    busy, fine = due(leased)
+    asks = attempt(db, busy.id, 429, retry_after=timedelta(minutes=10))
+
+    assert not settle(leased, asks, attempt(db, fine.id))
+
+    now = db.scalars(select(func.now())).one()
+    assert row(db, id_).rests_until >= now + timedelta(minutes=9, seconds=59)
+    assert row(db, id_).failures == 0
+
+
+@pytest.mark.parametrize("ask", ["replay", "redeliver", "test"])
+def test_whoever_asks_for_a_delivery_now_does_not_wait_for_the_rest_to_end(
+    db, endpoint, judge, organisation, ask
+):
+    id_ = endpoint()
+    judge()
+    (leased,) = lease()
+    (message,) = due(leased)
+    settle(leased, attempt(db, message.id, 503, retry_after=timedelta(hours=5)))
+    with transaction() as session:
+        delivering.release(session, leased)
+    let_time_pass(timedelta(seconds=30))
+    assert lease() == []
+
+    if ask == "replay":
+        replay(organisation, id_, lot="L7")
+    else:
+        with transaction() as session:
+            endpoint_row = endpoints.lock(session, organisation_id=organisation, endpoint_id=id_)
+            if ask == "test":
+                deliveries.announce_test(session, endpoint_row)
+            else:
+                deliveries.redeliver(session, organisation_id=organisation, delivery_id=message.id)
+    (leased,) = lease()
+    assert len(due(leased)) == 1
+
+
 def test_an_endpoint_that_fails_again_and_again_rests_and_what_waits_loses_no_attempt(
     db, endpoint, judge
 ):
@@ -348,6 +566,21 @@ def test_410_disables_the_endpoint_and_ends_what_waits_for_it(db, endpoint, judg
     assert (entry.action, entry.subject, entry.actor) == ("webhook.disabled", id_, "deliverer")
 
 
+def test_410_disables_also_what_was_paused_while_it_was_said(db, endpoint, judge, organisation):
+    """Else it would be resumed, and what waited would be dead without a reason in sight."""
+    id_ = endpoint()
+    judge()
+    (leased,) = lease()
+    (message,) = due(leased)
+    with transaction() as session:
+        endpoint_row = endpoints.lock(session, organisation_id=organisation, endpoint_id=id_)
+        endpoints.pause(session, endpoint_row, actor="test")
+    settle(leased, attempt(db, message.id, 410))
+
+    assert row(db, id_).status is EndpointStatus.DISABLED
+    assert "410" in row(db, id_).status_reason
+
+
 def test_after_three_days_of_nothing_but_failures_it_is_paused_and_nothing_is_lost(
     db, endpoint, judge
 ):
@@ -361,6 +594,9 @@ def test_after_three_days_of_nothing_but_failures_it_is_paused_and_nothing_is_lo
 
     assert row(db, id_).status is EndpointStatus.PAUSED
     assert "refused" in row(db, id_).status_reason
+    entry = db.scalars(select(AuditEntry).order_by(AuditEntry.id.desc())).first()
+    assert (entry.action, entry.subject, entry.actor) == ("webhook.paused", id_, "deliverer")
+    assert entry.detail == {"reason": row(db, id_).status_reason}
     let_time_pass(timedelta(hours=1))
     assert lease() == []
 
@@ -381,7 +617,7 @@ def test_both_secrets_sign_for_a_day_after_a_rotation(db, endpoint, judge, organ
         endpoint_row = endpoints.lock(session, organisation_id=organisation, endpoint_id=id_)
         endpoints.rotate(session, endpoint_row, actor="test")
     (leased,) = lease()
-    assert leased.secrets == (row(db, id_).secret, old)
+    assert secrets_of(leased) == (row(db, id_).secret, old)
     assert row(db, id_).secret != old
 
     with transaction() as session:
@@ -392,7 +628,7 @@ def test_both_secrets_sign_for_a_day_after_a_rotation(db, endpoint, judge, organ
             )
         )
     (leased,) = lease()
-    assert leased.secrets == (row(db, id_).secret,)
+    assert secrets_of(leased) == (row(db, id_).secret,)
 
 
 def replay(organisation, id_, **which):
@@ -466,6 +702,24 @@ def test_old_deliveries_and_their_log_are_forgotten_and_what_waits_is_not(db, en
         deliveries.forget_old(session, days=30)
     assert [delivery.status for delivery in written(db)] == [DeliveryStatus.PENDING]
     assert db.scalar(select(func.count()).select_from(WebhookAttempt)) == 0
+
+
+def test_what_is_asked_for_again_is_not_forgotten_at_that_moment(db, endpoint, judge, organisation):
+    id_ = endpoint()
+    judge()
+    (leased,) = lease()
+    settle(leased, attempt(db, due(leased)[0].id))
+    with transaction() as session:
+        long_ago = WebhookDelivery.finished_at - timedelta(days=31)
+        session.execute(update(WebhookDelivery).values(finished_at=long_ago))
+
+    with transaction() as asking:
+        endpoint_row = endpoints.lock(asking, organisation_id=organisation, endpoint_id=id_)
+        assert deliveries.replay(asking, endpoint_row, lot="L7") == 1
+        with held_up_at_most_a_second() as session:
+            deliveries.forget_old(session, days=30)
+
+    assert [delivery.status for delivery in written(db)] == [DeliveryStatus.PENDING]
 
 
 def test_of_a_delivery_that_was_sent_again_and_again_the_last_attempts_are_read(

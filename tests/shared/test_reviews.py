@@ -476,6 +476,27 @@ def test_the_filter_of_an_endpoint_sees_the_part_as_it_was_decided(db, hold, end
     assert told == [rejected]
 
 
+@pytest.mark.parametrize(
+    "verdicts",
+    [(Verdict.GOOD,), (Verdict.DEFECTIVE,), (Verdict.DEFECTIVE, Verdict.GOOD)],
+)
+def test_who_was_told_that_a_part_is_on_hold_hears_what_becomes_of_it(db, hold, endpoint, verdicts):
+    """Else a MES that wants to know of parts on hold would keep them for ever."""
+    told = endpoint(dispositions=[Disposition.HOLD])
+    endpoint(dispositions=[Disposition.HOLD], events=[Event.INSPECTION_COMPLETED])
+    review_id = hold()
+    for verdict in verdicts:
+        decide(claim(review_id), Decided(verdict))
+
+    deliveries = db.scalars(
+        select(WebhookDelivery).where(WebhookDelivery.endpoint_id == told)
+    ).all()
+    heard = [delivery.event for delivery in sorted(deliveries, key=lambda one: one.id)]
+    assert heard == [Event.INSPECTION_COMPLETED, *[Event.REVIEW_DECIDED] * len(verdicts)]
+    others = db.scalars(select(WebhookDelivery.event).where(WebhookDelivery.endpoint_id != told))
+    assert set(others) == {Event.INSPECTION_COMPLETED}
+
+
 def test_a_later_decision_supersedes_and_the_first_can_still_be_read(db, hold, endpoint):
     endpoint(events=[Event.REVIEW_DECIDED])
     review_id = hold()

@@ -75,7 +75,9 @@ def send(organisation):
                 )
         with transaction() as session:
             (leased,) = lease(session, limit=1, duration=LEASE)
-            messages = sorted(due(session, leased, limit=9), key=lambda message: message.id)
+            messages = sorted(
+                due(session, leased, limit=9).messages, key=lambda message: message.id
+            )
             return [body(message, BASE) for message in messages]
 
     return send

@@ -19,10 +19,10 @@ import structlog
 from shared import delivering, webhook_events, workers
 from shared.addresses import Networks
 from shared.db import transaction
-from shared.delivering import Attempt, Due, Leased
+from shared.delivering import Attempt, Batch, Due, Leased
 from shared.errors import DefectScopeError
 from worker.deliver import signature
-from worker.deliver.posting import Poster
+from worker.deliver.posting import Answer, Poster
 
 log = structlog.stdlib.get_logger()
 
@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 
 _LOOK_SECONDS = 1.0
 """Between looks that no bell asked for."""
-_ENDPOINTS = 64
+_ENDPOINTS = 128
 """Delivered to at once."""
 _IN_FLIGHT = 2
 """Posts to one endpoint: enough to keep it busy, too few to flood it."""
@@ -38,7 +38,10 @@ _BATCH = 40
 _BATCH_SECONDS = 5.0
 """After which no post of the batch is begun, so that what has arrived is recorded soon."""
 _LEASE = timedelta(seconds=6)
-"""Pushed forward with every look. So long do the endpoints of a dead deliverer wait."""
+"""So long do the endpoints of a dead deliverer wait."""
+_EXTEND_SECONDS = 1.0
+"""Between two pushes forward of what is ours. Not with every look: they wait for the rows of
+endpoints that are being settled, and what is due waits for the look."""
 _REPORT_SECONDS = 5.0
 """Between two words that we are alive."""
 _PATIENCE_SECONDS = 30
@@ -51,6 +54,8 @@ class Delivering:
         """`name`: under which this process reports that it is alive, `deliverer:HOST-PID`."""
         self._name = name
         self._reports_at = 0.0
+        self._extends_at = 0.0
+        self._looks = 0
         self._base_url = base_url
         self._allowed = allowed
         self._stopping = threading.Event()
@@ -87,6 +92,9 @@ class Delivering:
                 await self._look()
             except DefectScopeError as error:
                 log.warning("look_failed", error=str(error))
+            except Exception:
+                # This loop must outlive any surprise.
+                log.exception("look_failed")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await self._bell.wait()
@@ -101,67 +109,88 @@ class Delivering:
 
     async def _look(self) -> None:
         """Keep what is ours, and take what is due."""
-        if self._busy:
+        if self._busy and time.monotonic() >= self._extends_at:
             await self._ask(delivering.extend, list(self._busy), duration=_LEASE)
+            self._extends_at = time.monotonic() + _EXTEND_SECONDS
         if self._stopping.is_set():
             return
+        self._looks += 1
         limit = _ENDPOINTS - len(self._busy)
         for endpoint in await self._ask(delivering.lease, limit=limit, duration=_LEASE):
             self._busy[endpoint] = asyncio.create_task(self._serve(endpoint))
 
     async def _serve(self, endpoint: Leased) -> None:
         """Send what is due to this endpoint, batch by batch, while that makes sense."""
+        looks = self._looks
         try:
-            goes_on = True
-            while goes_on and not self._stopping.is_set():
+            is_ours = True
+            while is_ours and not self._stopping.is_set():
                 batch = await self._ask(delivering.due, endpoint, limit=_BATCH)
-                if not batch:
+                if batch is None:
                     break
-                attempts = await self._send(endpoint, batch)
-                goes_on = await self._ask(delivering.settle, endpoint, attempts, duration=_LEASE)
+                attempts = await self._send(batch)
+                is_ours = await self._ask(
+                    delivering.settle,
+                    endpoint,
+                    attempts,
+                    duration=_LEASE,
+                    is_all=batch.is_all and len(attempts) == len(batch.messages),
+                )
                 log.info(
                     "webhooks_sent",
                     endpoint=endpoint.id,
                     sent=len(attempts),
                     delivered=sum(attempt.is_delivered for attempt in attempts),
                 )
-            await self._ask(delivering.release, endpoint)
+            if is_ours:
+                await self._ask(delivering.release, endpoint)
         except DefectScopeError as error:
             log.warning("delivering_failed", endpoint=endpoint.id, error=str(error))
         except Exception:
             log.exception("delivering_failed", endpoint=endpoint.id)
         finally:
             del self._busy[endpoint]
-            # Something may have become due between the last look and the release.
-            self._bell.set()
+            had_no_room = len(self._busy) == _ENDPOINTS - 1
+            # A look meanwhile has passed over this endpoint, though more may have become due to it.
+            if self._looks > looks or had_no_room or self._stopping.is_set():
+                self._bell.set()
 
-    async def _send(self, endpoint: Leased, batch: list[Due]) -> list[Attempt]:
+    async def _send(self, batch: Batch) -> list[Attempt]:
         """Post the batch, two at a time; one that fails twice, or is gone, gets no more of it."""
-        waiting = iter(batch)
+        waiting = iter(batch.messages)
         attempts: list[Attempt] = []
         until = time.monotonic() + _BATCH_SECONDS
 
         async def lane() -> None:
             for due in waiting:
-                attempt = await self._post(endpoint, due)
+                attempt = await self._post(batch, due)
                 attempts.append(attempt)
                 failures = sum(not attempt.is_delivered for attempt in attempts)
-                is_enough = failures >= _IN_FLIGHT or attempt.status_code == delivering.GONE
+                is_enough = (
+                    failures >= delivering.FAILURES_OF_A_BATCH
+                    or attempt.status_code == delivering.GONE
+                )
                 if is_enough or time.monotonic() > until or self._stopping.is_set():
                     return
 
         await asyncio.gather(*(lane() for _ in range(_IN_FLIGHT)))
         return attempts
 
-    async def _post(self, endpoint: Leased, due: Due) -> Attempt:
+    async def _post(self, batch: Batch, due: Due) -> Attempt:
         at = datetime.now(UTC)
-        body = webhook_events.body(due, self._base_url)
         started = time.perf_counter()
-        answer = await self._poster.post(
-            endpoint.url, signature.headers(due.id, at, body, endpoint.secrets), body
-        )
+        try:
+            body = webhook_events.body(due, self._base_url)
+            answer = await self._poster.post(
+                batch.url, signature.headers(due.id, at, body, batch.secrets), body
+            )
+        except Exception as error:
+            # One message that we cannot make or send must not hold up all behind it.
+            log.exception("post_failed", delivery=due.id)
+            answer = Answer(error=f"not sent, by a fault of ours: {type(error).__name__}")
         return Attempt(
             delivery_id=due.id,
+            run_at=due.run_at,
             at=at,
             latency_ms=round((time.perf_counter() - started) * 1000),
             status_code=answer.status_code,

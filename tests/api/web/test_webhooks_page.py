@@ -38,11 +38,16 @@ def send(status_code, reply=""):
     """As a deliverer would, without a receiver."""
     with transaction() as session:
         (leased,) = delivering.lease(session, limit=1, duration=get_settings().lease)
-        for due in delivering.due(session, leased, limit=100):
+        for due in delivering.due(session, leased, limit=100).messages:
             attempt = Attempt(
-                due.id, due.created_at, latency_ms=12, status_code=status_code, reply=reply
+                *(due.id, due.run_at, due.created_at),
+                latency_ms=12,
+                status_code=status_code,
+                reply=reply,
             )
-            delivering.settle(session, leased, [attempt], duration=get_settings().lease)
+            delivering.settle(
+                session, leased, [attempt], duration=get_settings().lease, is_all=False
+            )
         delivering.release(session, leased)
 
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import sys
 import threading
 from dataclasses import dataclass, field
 
@@ -99,6 +101,26 @@ def receiver():
     yield make
     for one in started:
         one.stop()
+
+
+_connects: list[list] = []
+
+
+def _note(event, arguments):
+    if event == "socket.connect" and _connects and arguments[0].family != socket.AF_UNIX:
+        _connects[-1].append(arguments[1][:2])
+
+
+# What Python's sockets connect to, whoever asks. There is no way to take such a hook back.
+sys.addaudithook(_note)
+
+
+@pytest.fixture
+def connected():
+    """(address, port) of every connection that is begun meanwhile."""
+    _connects.append([])
+    yield _connects[-1]
+    _connects.pop()
 
 
 @pytest.fixture

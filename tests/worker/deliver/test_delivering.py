@@ -3,13 +3,13 @@
 import asyncio
 import json
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from standardwebhooks import Webhook
 
-from shared import deliveries, endpoints, inspections, webhook_events
+from shared import deliveries, delivering, endpoints, inspections, webhook_events
 from shared.addresses import parse_networks
 from shared.db import transaction
 from shared.endpoints import SUBSCRIBABLE, Filter
@@ -275,32 +275,139 @@ def test_what_a_killed_deliverer_left_is_sent_by_the_next(
     assert db.get_one(WebhookEndpoint, endpoint.id).failures == 0
 
 
+def test_one_message_that_cannot_be_made_holds_up_no_other(
+    db, deliverer, receiver, subscribe, judge, wait_until, monkeypatch
+):
+    make = webhook_events.body
+    at = receiver()
+    subscribe(at)
+    ids = judge(6)
+
+    def cannot_make_the_first(due, base_url):
+        if due.inspection.id == ids[0]:
+            raise ValueError("a row that nobody thought of")
+        return make(due, base_url)
+
+    monkeypatch.setattr(webhook_events, "body", cannot_make_the_first)
+    deliverer.wake()
+    wait_until(
+        lambda: sum(row.status is DeliveryStatus.DELIVERED for row in rows(db)) == 5, "the others"
+    )
+
+    arrived = {json.loads(request.body)["data"]["id"] for request in at.requests}
+    assert arrived == set(ids[1:])
+    (failed,) = db.scalars(select(WebhookAttempt).where(WebhookAttempt.error.is_not(None)))
+    assert failed.error == "not sent, by a fault of ours: ValueError"
+    (waiting,) = (row for row in rows(db) if row.status is DeliveryStatus.PENDING)
+    assert (waiting.inspection_id, waiting.attempts) == (ids[0], 1)
+
+
+def test_the_deliverer_outlives_a_surprise(
+    db, deliverer, receiver, subscribe, judge, wait_until, monkeypatch
+):
+    lease, failed = delivering.lease, []
+
+    def fail_once(session, **named):
+        if not failed:
+            failed.append(True)
+            raise ValueError("what nobody thought of")
+        return lease(session, **named)
+
+    monkeypatch.setattr(delivering, "lease", fail_once)
+    at = receiver()
+    subscribe(at)
+    judge()
+    deliverer.wake()
+    wait_until(lambda: are_delivered(db), "the delivery")
+
+    assert failed
+    assert len(at.requests) == 1
+
+
+def test_a_busy_endpoint_is_signed_for_with_the_new_secret_soon_after_a_rotation(
+    db, deliverer, receiver, subscribe, judge, organisation, wait_until
+):
+    """All in one lease: there is always more to send."""
+    rotated = []
+
+    async def rotate_in_the_middle(request, writer):
+        if len(at.requests) == 10:
+            with transaction() as session:
+                row = endpoints.lock(session, organisation_id=organisation, endpoint_id=endpoint.id)
+                endpoints.rotate(session, row, actor="test")
+                rotated.append(row.secret)
+        writer.write(b"HTTP/1.1 204 X\r\n\r\n")
+
+    at = receiver(rotate_in_the_middle)
+    endpoint = subscribe(at)
+    judge(100)
+    deliverer.wake()
+    wait_until(lambda: are_delivered(db), "all of them")
+
+    old, new = Webhook(endpoint.secret), Webhook(rotated[0])
+    for request in at.requests:
+        old.verify(request.body, request.headers)
+    # What was being sent at that moment, a batch of 40, was signed with the old one alone.
+    for request in at.requests[40:]:
+        new.verify(request.body, request.headers)
+    assert len(at.requests) == 100
+
+
+def let_time_pass(duration):
+    """All that lies in the future comes nearer."""
+    with transaction() as session:
+        session.execute(update(WebhookDelivery).values(run_at=WebhookDelivery.run_at - duration))
+        session.execute(
+            update(WebhookEndpoint).values(
+                rests_until=WebhookEndpoint.rests_until - duration,
+                failing_since=WebhookEndpoint.failing_since - duration,
+            )
+        )
+
+
 def test_after_an_hour_of_silence_a_replay_by_lot_brings_everything(
     db, deliverer, receiver, subscribe, judge, organisation, wait_until
 ):
     is_down = True
+    refused, taken = [], []
 
-    async def down_for_a_while(request, writer):
+    async def down_for_an_hour(request, writer):
         if is_down:
+            refused.append(request)
             return "close"
+        taken.append(json.loads(request.body)["data"]["id"])
         writer.write(b"HTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\n")
         return None
 
-    at = receiver(down_for_a_while)
+    at = receiver(down_for_an_hour)
     endpoint = subscribe(at)
-    ids = judge(8)
-    deliverer.wake()
-    wait_until(lambda: len(at.requests) >= 2, "attempts")
+    ids = []
+    for _ in range(13):
+        tried = len(refused)
+        ids += judge(2)
+        let_time_pass(timedelta(minutes=5))
+        deliverer.wake()
+        wait_until(lambda n=tried: len(refused) > n, "an attempt")
+        wait_until(
+            lambda: db.scalar(select(func.count(WebhookAttempt.id))) == len(refused), "its record"
+        )
+    db.expire_all()
+    row = db.get_one(WebhookEndpoint, endpoint.id)
+    assert row.status is EndpointStatus.ACTIVE
+    assert datetime.now(UTC) - row.failing_since >= timedelta(hours=1)
+    assert row.failures >= 13
+    assert {row.status for row in rows(db)} == {DeliveryStatus.PENDING}
+
     is_down = False
     with transaction() as session:
         row = endpoints.lock(session, organisation_id=organisation, endpoint_id=endpoint.id)
-        endpoints.resume(session, row, actor="test")
-        row.rests_until = None
-        assert deliveries.replay(session, row, lot="L7") == 8
+        assert deliveries.replay(session, row, lot="L7") == 26
     deliverer.wake()
     wait_until(lambda: are_delivered(db), "all of them")
 
-    arrived = {json.loads(request.body)["data"]["id"] for request in at.requests}
-    assert arrived == set(ids)
-    log = db.scalars(select(WebhookAttempt).where(WebhookAttempt.status_code == 200)).all()
-    assert len({attempt.delivery_id for attempt in log}) == 8
+    assert set(taken) == set(ids)
+    log = db.scalars(select(WebhookAttempt)).all()
+    assert {entry.delivery_id for entry in log if entry.status_code == 200} == {
+        row.id for row in rows(db)
+    }
+    assert len([entry for entry in log if entry.error]) == len(refused)

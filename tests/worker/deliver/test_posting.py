@@ -178,20 +178,89 @@ def test_retry_after_may_be_a_date(receiver):
     assert answer.retry_after > timedelta(days=365)
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        *("127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "0177.0.0.1"),
-        *("[::ffff:127.0.0.1]", "0.0.0.0", "[::]"),
-    ],
-)
-def test_no_connection_is_made_to_a_refused_address(receiver, host):
-    """Seen at the socket: the receiver listens there, and nobody comes."""
+PRIVATE = [
+    *("127.0.0.1", "127.255.255.254", "0.0.0.0", "10.0.0.1", "172.16.0.1", "172.31.255.255"),
+    *("192.168.1.1", "192.0.2.1", "198.18.0.1", "198.51.100.7", "203.0.113.9", "240.0.0.1"),
+    *("100.64.0.1", "100.127.255.254"),  # carrier-grade NAT
+    *("169.254.1.1", "fe80::1", "fe80::1%lo"),  # link-local
+    *("224.0.0.1", "255.255.255.255", "ff02::1"),
+    *("::", "::1", "fc00::1", "fd12:3456::1", "fec0::1", "2001:db8::1", "100::1"),
+    *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:0:0"),  # IPv4-mapped
+    *("::127.0.0.1", "::10.0.0.1"),  # IPv4-compatible
+    *("64:ff9b::7f00:1", "64:ff9b::a00:1", "64:ff9b:1::1"),  # NAT64
+    *("2002:7f00:1::", "2002:a00:1::1"),  # 6to4
+    "2001:0:4136:e378:8000:63bf:f5ff:fffe",  # Teredo
+]
+METADATA = [
+    *("169.254.169.254", "169.254.170.2", "169.254.170.23", "100.100.100.200", "168.63.129.16"),
+    *("169.254.0.23", "169.254.42.42", "fd00:42::42", "192.0.0.192", "fd00:ec2::254"),
+    *("fd20:ce::254", "fe80::a9fe:a9fe"),
+    *("::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::"),
+]
+WRITTEN = [
+    # inet_aton takes these, and so does the resolver: decimal, octal, hexadecimal, short.
+    *("2130706433", "017700000001", "0177.0.0.1", "0177.0.0.01", "0x7f000001", "0x7f.0.0.1"),
+    *("127.1", "127.0.1", "0", "localhost", "localhost.", "[::1]", "[::ffff:7f00:1]", "[::]"),
+]
+
+
+@pytest.mark.parametrize("address", [*PRIVATE, *METADATA])
+def test_no_connection_is_made_where_a_name_leads_to_a_refused_address(
+    connected, monkeypatch, address
+):
+    """Seen at the socket, whatever module would make it."""
+    # Beside a public one, too: one that is refused refuses the name.
+    found = iter([[address], ["93.184.216.34", address]])
+    monkeypatch.setattr(addresses, "look_up", lambda host, port: next(found))
+
+    for answer in post("https://rebinding.example/", allowed=(), times=2):
+        assert answer.error.startswith("rebinding.example ")
+        assert answer.status_code is None
+    assert connected == []
+
+
+@pytest.mark.parametrize("address", METADATA)
+def test_no_connection_is_made_to_metadata_whatever_is_allowed(connected, monkeypatch, address):
+    monkeypatch.setattr(addresses, "look_up", lambda host, port: [address])
+    answer = post("http://metadata.example/", allowed=parse_networks("0.0.0.0/0, ::/0"))
+
+    assert "no setting allows it" in answer.error
+    assert connected == []
+
+
+@pytest.mark.parametrize("host", WRITTEN)
+def test_no_connection_is_made_to_a_refused_address_however_it_is_written(
+    receiver, connected, host
+):
     at = receiver()
     answer = post(f"https://{host}:{at.port}/", allowed=())
 
     assert "DEFECTSCOPE_WEBHOOK_ALLOWED_CIDRS" in answer.error
+    assert connected == []
     assert at.connections == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "localhost", "[::ffff:127.0.0.1]"])
+def test_the_same_is_connected_to_and_seen_once_it_is_allowed(receiver, connected, host):
+    """Else the tests above would prove nothing."""
+    at = receiver()
+    networks = parse_networks("127.0.0.0/8, ::1/128, ::ffff:127.0.0.0/104")
+    answer = post(f"http://{host}:{at.port}/", allowed=networks)
+
+    assert answer.status_code == 200
+    assert connected[-1][1] == at.port
+    assert at.connections == 1
+
+
+@pytest.mark.parametrize(
+    "location", ["http://169.254.169.254/latest/meta-data/", "https://10.0.0.1/", "//127.0.0.1/"]
+)
+def test_a_redirect_leads_to_no_connection(receiver, connected, location):
+    at = receiver(receiver.reply(302, f"Location: {location}"))
+    answer = post(at.url)
+
+    assert "redirects are not followed" in answer.error
+    assert connected == [("127.0.0.1", at.port)]
 
 
 def test_a_name_that_leads_elsewhere_the_second_time_is_looked_up_once_a_connection(
