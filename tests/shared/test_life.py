@@ -40,7 +40,7 @@ TIMINGS = dict.fromkeys(("queued", "fetch", "decode", "infer", "record"), 1.0)
 STEPS = (
     *("submit_some", "cancel", "time_passes_and_somebody_sweeps", "claim", "claim"),
     *("finish", "finish", "finish"),
-    *("look_at_the_next", "look_at_the_next", "look_at_a_certain_one"),
+    *("look_at_the_next", "look_at_a_certain_one", "look_at_a_certain_one"),
     *("end_a_look", "end_a_look", "end_a_look"),
 )
 """Each as often as it stands here. As rules of their own Hypothesis leaves some out of most walks,
