@@ -68,7 +68,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         gateway.waiting.wake(ids)
         gateway.stream.note(ids)
 
-    readers = {FINISHED: finished, REVOKED: auth.forget}
+    def revoked(key_ids: list[str]) -> None:
+        auth.forget(key_ids)
+        gateway.stream.forget(key_ids)
+
+    readers = {FINISHED: finished, REVOKED: revoked}
     news = News(settings.redis_url, readers)
     tasks = (gateway.waiting, gateway.stream, gateway.door, gateway.rates, news)
     app.state.gateway = gateway

@@ -7,6 +7,7 @@ on it: a listener that was too slow is told to reload, and the lists themselves 
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -28,13 +29,16 @@ _MOST_AT_ONCE = 200
 _MOST_LISTENERS = 200
 _MOST_UNTOLD = 500
 _CHECK_SECONDS = 15.0
-"""After so long without news: whether the listener may still listen."""
+"""So often, news or none: whether the listener may still listen."""
 
 
 @dataclass(eq=False)
 class _Listener:
     organisation_id: str
     base_url: str
+    key_id: str
+    check_at: float
+    """By the clock of the loop."""
     untold: asyncio.Queue[ServerSentEvent] = field(
         default_factory=lambda: asyncio.Queue(_MOST_UNTOLD)
     )
@@ -71,6 +75,13 @@ class Stream:
             self._changed |= dict.fromkeys(ids)
             self._has_news.set()
 
+    def forget(self, key_ids: list[str]) -> None:
+        """These keys were revoked: look whether their listeners may go on."""
+        for listener in self._listeners:
+            if listener.key_id in key_ids:
+                listener.check_at = 0.0
+                listener.tell(_RELOAD)
+
     def check_room(self) -> None:
         """Raise TooMany where there are too many listeners already."""
         if len(self._listeners) >= _MOST_LISTENERS:
@@ -81,20 +92,28 @@ class Stream:
             )
 
     async def listen(
-        self, organisation_id: str, base_url: str, may_listen: Callable[[], Awaitable[bool]]
+        self,
+        organisation_id: str,
+        base_url: str,
+        key_id: str,
+        may_listen: Callable[[], Awaitable[bool]],
     ) -> AsyncIterator[ServerSentEvent]:
         """Events `inspection`, and `reload` after a gap, until the listener or its key is gone."""
-        listener = _Listener(organisation_id, base_url)
+        clock = asyncio.get_running_loop().time
+        listener = _Listener(organisation_id, base_url, key_id, clock() + _CHECK_SECONDS)
         self._listeners.add(listener)
         try:
             while True:
-                try:
-                    async with asyncio.timeout(_CHECK_SECONDS):
+                event = None
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(listener.check_at):
                         event = await listener.untold.get()
-                except TimeoutError:
+                # Also on a busy line, where the next event always comes first.
+                if clock() >= listener.check_at:
                     if not await may_listen():
                         return
-                else:
+                    listener.check_at = clock() + _CHECK_SECONDS
+                if event is not None:
                     yield event
         finally:
             self._listeners.discard(listener)

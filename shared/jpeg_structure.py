@@ -69,6 +69,8 @@ _MARKER = re.compile(rb"\xff++([^\x00\xff])")  # `++` gives nothing back: linear
 _NEXT_MARKER = re.compile(rb"\xff([^\x00\xff])")
 # In coded data FF 00 is a byte of data, FF D0 to FF D7 a restart, and more FF are filling.
 _MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_FLOOD = b"\xff" * 1024
+"""More filling than any encoder writes. 10 MB of it would hold up the search for 0.13 s."""
 _NEVER_SENT = -1
 
 
@@ -207,7 +209,10 @@ def _segments(data: bytes) -> Iterator[_Segment]:
 
 
 def _end_of_scan(data: bytes, start: int) -> int:
-    match = _MARKER_IN_SCAN.search(data, start)
+    flood = data.find(_FLOOD, start)
+    match = _MARKER_IN_SCAN.search(data, start, flood if flood >= 0 else len(data))
+    if match is None and flood >= 0:
+        _refuse("has nothing but filling inside its picture data", _SEND_AGAIN)
     if match is None:
         _refuse("is cut off inside its picture data", _SEND_AGAIN)
     return match.start()

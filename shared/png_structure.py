@@ -22,9 +22,9 @@ turns of a Python loop."""
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _BIT_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
-_GREY, _RGB, _PALETTE = 0, 2, 3
+_GREY, _RGB, _PALETTE, _GREY_ALPHA = 0, 2, 3, 4
 _READ_ONCE = frozenset({b"PLTE", b"tRNS", b"eXIf"})
-_DEFLATE_LIMIT = 1032
+DEFLATE_LIMIT = 1032
 """Bytes that one byte of deflated data can become at most: 258 for two bits."""
 _IEND = b"\0\0\0\0IEND" + zlib.crc32(b"IEND").to_bytes(4)
 
@@ -40,6 +40,8 @@ class PngStructure:
     height: int
     bit_depth: int
     colour_type: int
+    coded_chunks: memoryview
+    """All IDAT, one behind the other."""
     coded_bytes: int
     transparent_grey: int | None
     """In a grey picture without alpha: the sample value that is see-through."""
@@ -51,15 +53,24 @@ class PngStructure:
 
     @property
     def sample_bytes(self) -> int:
-        """What the samples take once they are decoded."""
+        """What the samples take once they are decoded: decoders make colour of grey with alpha."""
         each = 2 if self.bit_depth == 16 else 1
-        return self.width * self.height * _CHANNELS[self.colour_type] * each
+        channels = 4 if self.colour_type == _GREY_ALPHA else _CHANNELS[self.colour_type]
+        return self.width * self.height * channels * each
 
     @property
     def codable_pixels(self) -> int:
         """No more pixels than these fit into the compressed data."""
         bits = self.bit_depth * _CHANNELS[self.colour_type]
-        return self.coded_bytes * _DEFLATE_LIMIT * 8 // bits
+        return self.coded_bytes * DEFLATE_LIMIT * 8 // bits
+
+    def deflated(self) -> Iterator[memoryview]:
+        """The compressed samples, piece by piece."""
+        at = 0
+        while at < len(self.coded_chunks):
+            (length,) = struct.unpack_from(">I", self.coded_chunks, at)
+            yield self.coded_chunks[at + 8 : at + 8 + length]
+            at += length + 12
 
 
 class _Chunk(NamedTuple):
@@ -117,6 +128,7 @@ def walk(data: bytes) -> PngStructure:
         height=height,
         bit_depth=bit_depth,
         colour_type=colour_type,
+        coded_chunks=view[coded_start:coded_end],
         coded_bytes=coded_bytes,
         transparent_grey=(
             _grey_sample(data, transparency, bit_depth)

@@ -42,6 +42,6 @@ async def stream(caller: Reader, gateway: AppGateway, base_url: BaseUrl) -> Resp
 
     gateway.stream.check_room()
     return EventSourceResponse(
-        gateway.stream.listen(caller.organisation_id, base_url, may_listen),
+        gateway.stream.listen(caller.organisation_id, base_url, caller.key_id, may_listen),
         headers={"Cache-Control": "no-store"},
     )

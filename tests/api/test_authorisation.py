@@ -11,6 +11,7 @@ import re
 import pytest
 
 from api.main import make_app
+from api.web import pages
 from shared import products, shadows
 from shared.db import transaction
 from shared.tables import Scope
@@ -19,15 +20,15 @@ from shared.verdicts import ReviewReason
 OPEN = {"/healthz", "/readyz"}
 # What is named by its digest is not named by its owner: whoever knows the digest has the file.
 BY_DIGEST = {"/v1/artifacts/{digest}"}
-# Never ends: test_stream.py has its refusals.
-ENDLESS = {"/v1/stream"}
+# Never ends for whoever may read: test_stream.py has what organisations hear.
+ENDLESS = ("get", "/v1/stream")
 # Publishing makes the product of that name for whoever asks.
 MAKES_ITS_OWN = {("post", "/v1/products/{name}/versions")}
 
 
 def operations():
     for path, methods in make_app().openapi()["paths"].items():
-        if path not in OPEN | ENDLESS:
+        if path not in OPEN:
             for method in methods:
                 yield method, path
 
@@ -48,6 +49,7 @@ THRESHOLDS = {
     "anomaly_score": 4.0,
     "domain_distance": 50.0,
 }
+INSPECTION = "insp_" + "0" * 26
 BODIES = {
     ("put", "/v1/products/{name}/audit"): {"share": 0.01},
     ("put", "/v1/products/{name}/thresholds"): THRESHOLDS,
@@ -127,6 +129,8 @@ def test_one_scope_opens_a_route_and_the_others_do_not(app, new_key, things):
     for method, path in OPERATIONS:
         url, allowed = address(path, things), set()
         for scope, key in keys.items():
+            if (method, path) == ENDLESS and scope is Scope.READ:
+                continue
             answer = app.request(method, url, headers={"Authorization": f"Bearer {key}"})
             if answer.status_code == 403:
                 assert method == "head" or answer.json()["code"] == "missing_scope"
@@ -135,8 +139,41 @@ def test_one_scope_opens_a_route_and_the_others_do_not(app, new_key, things):
 
         assert len(allowed) <= 1, (method, path)
         assert (Scope.SUBMIT if method == "get" else Scope.READ) not in allowed, (method, path)
-        # The key that may do everything.
-        assert app.request(method, url).status_code not in {401, 403}, (method, path)
+        if (method, path) != ENDLESS:  # the key that may do everything
+            assert app.request(method, url).status_code not in {401, 403}, (method, path)
+
+
+def test_no_page_shows_itself_to_who_is_not_logged_in(app, organisation):
+    routes = [route for router in pages._ROUTERS for route in router.routes]
+    assert len(routes) > 20
+    for route in routes:
+        if route.path == "/login":
+            continue
+        for method in route.methods:
+            url = re.sub(r"{\w+(:\w+)?}", "1", route.path.replace("{inspection_id}", INSPECTION))
+            answer = app.request(method, url)
+
+            assert answer.status_code == 303, (method, route.path)
+            assert answer.headers["location"].startswith("/login?next=/"), (method, route.path)
+
+
+def test_no_page_changes_anything_by_the_cookie_alone(app, new_key, things):
+    admin = {"key": new_key(Scope.ADMIN)}
+    del app.headers["Authorization"]
+    assert app.post("/login", data=admin).status_code == 303
+    posts = [
+        route.path
+        for router in pages._ROUTERS
+        for route in router.routes
+        if "POST" in route.methods
+    ]
+    assert len(posts) > 10
+    for path in posts:
+        if path != "/login":
+            url = re.sub(r"{(\w+)(:\w+)?}", lambda match: things.get(match[1], "1"), path)
+            answer = app.post(url, data={"csrf": "0" * 64})
+
+            assert answer.status_code == 403, path
 
 
 def test_what_belongs_to_somebody_else_is_not_there(app, new_key, things):
@@ -160,7 +197,7 @@ def test_what_belongs_to_somebody_else_is_not_there(app, new_key, things):
 def test_lists_of_somebody_else_are_empty(app, new_key, things):
     stranger = {"Authorization": f"Bearer {new_key(Scope.ADMIN, organisation_id='org_stranger')}"}
     for method, path in OPERATIONS:
-        if method != "get" or "{" in path:
+        if method != "get" or "{" in path or (method, path) == ENDLESS:
             continue
         own = app.get(path).text
         answer = app.get(path, headers=stranger)

@@ -6,9 +6,10 @@
 Real processes: PostgreSQL, Redis, an API, two workers, and S3 over HTTP. Without `--real` the
 workers have an engine that looks at nothing, so that the volume counts. Clients send every photo
 with an Idempotency-Key until it is accepted, as a line controller would. Every kind of fault comes
-in turn, in an order drawn from the seed. The last line is JSON; the exit code is 1 if anything was
-lost, doubled or stuck, or if what a killed worker held was not free five seconds after its lease,
-or after there was a worker again.
+in turn, in an order drawn from the seed. Two webhook endpoints want to hear of every verdict: each
+has to be told of each photo with one delivery, and that has to arrive. The last line is JSON; the
+exit code is 1 if anything was lost, doubled or stuck, or if what a killed worker held was not free
+five seconds after its lease, or after there was a worker again.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,7 @@ import numpy as np
 import redis
 from faulty_storage import BUCKET, FaultyStorage, Mood
 from PIL import Image
+from receiver import receive, start
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
@@ -50,9 +52,14 @@ SELECT
   EXISTS (SELECT FROM workers WHERE seen_at > clock_timestamp() - make_interval(secs => :since))
 """)
 """Who has photos in work, and whether any worker has reported within so many seconds."""
+_LEFT = text("""
+SELECT (SELECT count(*) FROM inspections WHERE status IN ('queued', 'running')),
+       (SELECT count(*) FROM webhook_deliveries WHERE status = 'pending')
+""")
 _PAUSE_SECONDS = 3.0
 """Between two faults: long enough to recover, short enough to meet the backlog of the last one."""
 _CLIENTS = 4
+_ENDPOINTS = 2
 _QUIET_SECONDS = 300
 """In which all photos must be done once the last fault is over."""
 
@@ -69,6 +76,8 @@ class Found:
     faults: list[tuple[float, str]] = field(default_factory=list)
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """Seconds until the first claim after a fault was over, by kind."""
+    twice: int = 0
+    """Arrivals of what had arrived before, which receivers tell by its id."""
     after_kill: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """Seconds from kill -9 of workers until nothing was leased to them any more, by kind."""
 
@@ -88,6 +97,7 @@ class Campaign:
             "kill api": lambda: self._kill("api"),
             "kill worker": lambda: self._kill("worker"),
             "kill both workers": lambda: self._kill("worker", "worker-2"),
+            "kill deliverer": lambda: self._kill("deliverer"),
             "freeze worker past its lease": lambda: self._freeze("worker-2", LEASE_SECONDS + 4),
             "flush redis": self._flush_redis,
             "kill redis": lambda: self._kill("Redis"),
@@ -113,6 +123,7 @@ class Campaign:
             settings={
                 **self.storage.settings,
                 "DEFECTSCOPE_LEASE_SECONDS": str(LEASE_SECONDS),
+                "DEFECTSCOPE_WEBHOOK_ALLOWED_CIDRS": "127.0.0.0/8",
             },
             workers=2,
             worker_command=command,
@@ -124,6 +135,7 @@ class Campaign:
             with self._database.connect() as connection:
                 self._redis_url = redis_url(self.stack.pid("worker"))
                 del connection
+            self._make_endpoints()
             guard = threading.Thread(target=self._look_for_overdue)
             guard.start()
             clients = self._start_clients(photos)
@@ -141,6 +153,18 @@ class Campaign:
         return self.found
 
     # -- what goes in
+
+    def _make_endpoints(self) -> None:
+        self._receiver, port = start(receive)
+        for number in range(_ENDPOINTS):
+            made = httpx.post(
+                f"{self.stack.url}/v1/webhooks",
+                json={"url": f"http://127.0.0.1:{port}/{number}"},
+                headers={"X-API-Key": self.stack.admin_key},
+            )
+            made.raise_for_status()
+            self._receiver.send(("secret", made.json()["secret"]))
+            self._receiver.recv()
 
     def _start_clients(self, photos: int) -> list[threading.Thread]:
         numbers = iter(range(photos))
@@ -339,13 +363,13 @@ class Campaign:
         until = time.monotonic() + _QUIET_SECONDS
         with self._connect() as connection:
             while time.monotonic() < until:
-                left = connection.execute(
-                    text("SELECT count(*) FROM inspections WHERE status IN ('queued', 'running')")
-                ).scalar_one()
-                if not left:
+                left, untold = connection.execute(_LEFT).one()
+                if not left and not untold:
                     return
                 time.sleep(0.2)
-        self._violated(f"{left} photos were still waiting after {_QUIET_SECONDS} s of quiet")
+        self._violated(
+            f"{left} photos and {untold} deliveries were waiting after {_QUIET_SECONDS} s of quiet"
+        )
 
     def _judge(self) -> None:
         with self._connect() as connection:
@@ -385,6 +409,30 @@ class Campaign:
             for key in (row.overlay_key, row.anomaly_map_key):
                 if row.status == "succeeded" and key not in objects:
                     self._violated(f"{id_} succeeded, and {key} is not in storage")
+
+        self._judge_deliveries(rows.keys())
+
+    def _judge_deliveries(self, inspections: Iterable[str]) -> None:
+        """To each endpoint one delivery of each photo, and each has arrived."""
+        with self._connect() as connection:
+            deliveries = connection.execute(
+                text("SELECT id, endpoint_id, inspection_id, event, status FROM webhook_deliveries")
+            ).all()
+        self._receiver.send(("seen", None))
+        seen, _, unverified = self._receiver.recv()
+        self.found.twice = sum(seen.values()) - len(seen)
+        told = Counter(row.inspection_id for row in deliveries)
+        each = Counter((row.inspection_id, row.endpoint_id) for row in deliveries)
+        if wrong := [id_ for id_ in inspections if told[id_] != _ENDPOINTS]:
+            self._violated(f"{len(wrong)} photos do not have a delivery for each endpoint: {wrong}")
+        if doubled := [whose for whose, count in each.items() if count != 1]:
+            self._violated(f"{len(doubled)} photos have several for one endpoint: {doubled}")
+        if unsent := [row.id for row in deliveries if row.status != "delivered"]:
+            self._violated(f"{len(unsent)} deliveries are not delivered: {unsent}")
+        if missing := {row.id for row in deliveries} - seen.keys():
+            self._violated(f"{len(missing)} deliveries never arrived: {missing}")
+        if unverified:
+            self._violated(f"{unverified} arrivals bore no right signature")
 
     def _objects(self) -> set[str]:
         pages = self.storage.client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
@@ -426,6 +474,7 @@ def main() -> None:
     took = time.monotonic() - started
     print(f"{len(found.accepted)} photos accepted, {len(found.faults)} faults, {took:.0f} s")
     print(f"answers: {dict(found.answers)}")
+    print(f"webhooks: each photo told to {_ENDPOINTS} endpoints, {found.twice} arrivals twice")
     print(f"end: {dict(campaign.statuses)}, failed for {dict(campaign.failures)}")
     print(f"attempts: {dict(sorted(campaign.attempts.items()))}")
     for name, seconds in sorted(found.recoveries.items()):
@@ -450,6 +499,7 @@ def main() -> None:
                 "first_claim_s": {
                     name: round(max(values), 1) for name, values in found.recoveries.items()
                 },
+                "arrived_twice": found.twice,
                 "after_kill_s": {
                     killed: round(max(values), 1) for killed, values in found.after_kill.items()
                 },

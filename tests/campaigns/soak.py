@@ -33,8 +33,8 @@ import numpy as np
 import psutil
 import redis
 from chaos import redis_url
+from receiver import receive
 from sqlalchemy import create_engine, text
-from webhooks import receive
 
 from deploy.local import LocalStack
 from worker.train.render import render_bottle

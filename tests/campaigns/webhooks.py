@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import http.server
 import json
-import multiprocessing
 import os
 import signal
 import statistics
@@ -31,8 +30,8 @@ import httpx
 import psutil
 import redis
 from chaos import HERE, photo, redis_url
+from receiver import receive, start
 from sqlalchemy import create_engine, text
-from standardwebhooks import Webhook
 
 from deploy.local import LocalStack
 
@@ -51,57 +50,6 @@ _RATE = 20
 """Photos a second, so that the machine is not busy."""
 _LOT = 500
 """Photos that are submitted; each is told again and again by replays."""
-
-
-def receive(pipe: Connection) -> None:
-    """A process of its own: counts by id, verifies with either secret."""
-    secrets: list[str] = []
-    seen: dict[str, int] = {}
-    arrived: dict[str, float] = {}
-    unverified = 0
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def do_POST(self) -> None:
-            nonlocal unverified
-            at = time.time()
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            verified = 0
-            for secret in secrets:
-                try:
-                    Webhook(secret).verify(body, headers)
-                    verified += 1
-                except Exception:
-                    pass
-            unverified += not verified
-            seen[headers["webhook-id"]] = seen.get(headers["webhook-id"], 0) + 1
-            arrived.setdefault(json.loads(body)["data"].get("id", ""), at)
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.handle_error = lambda *_: None  # connections of the killed end as they end
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    pipe.send(server.server_port)
-    while True:
-        try:
-            asked, value = pipe.recv()
-        except EOFError:  # the campaign is over
-            return
-        if asked == "secret":
-            secrets.append(value)
-            pipe.send(None)
-        elif asked == "forget":
-            seen.clear()
-            pipe.send(None)
-        else:
-            pipe.send((dict(seen), dict(arrived), unverified))
 
 
 def misbehave(pipe: Connection) -> None:
@@ -137,13 +85,6 @@ def misbehave(pipe: Connection) -> None:
     server.handle_error = lambda *_: None
     pipe.send(server.server_port)
     server.serve_forever()
-
-
-def start(what: Callable[[Connection], None]) -> tuple[Connection, int]:
-    """A receiver in a process of its own, and its port."""
-    ours, theirs = multiprocessing.Pipe()
-    multiprocessing.get_context("spawn").Process(target=what, args=(theirs,), daemon=True).start()
-    return ours, ours.recv()
 
 
 class Campaign:

@@ -98,6 +98,16 @@ def test_16_bits_per_sample_count_double():
         read_header(colour_with_alpha, max_pixels=399_999)
 
 
+def test_grey_with_alpha_counts_as_the_colour_that_decoders_make_of_it():
+    grey_with_alpha = empty_png(
+        500, 400, zlib.compress(bytes(2_000_000)), bit_depth=16, colour_type=4
+    )
+
+    assert read_header(grey_with_alpha, max_pixels=400_000).width == 500
+    with pytest.raises(ImageOutOfBounds, match="1,600,000 bytes"):
+        read_header(grey_with_alpha, max_pixels=399_999)
+
+
 def test_a_bomb_of_256_megapixels_is_refused_without_inflating_it():
     rows = zlib.compressobj(9)
     compressed = rows.compress(bytes(2001 * 16_000)) + rows.flush()

@@ -1,4 +1,4 @@
-"""The chaos campaign in short: real processes, four kinds of faults, nothing lost or doubled."""
+"""The chaos campaign in short: real processes, five kinds of faults, nothing lost or doubled."""
 
 import json
 import subprocess
@@ -6,7 +6,13 @@ import sys
 from pathlib import Path
 
 CAMPAIGN = Path(__file__).parents[1] / "campaigns" / "chaos.py"
-FAULTS = ("kill both workers", "flush redis", "restart postgresql at once", "storage away")
+FAULTS = (
+    "kill both workers",
+    "kill deliverer",
+    "flush redis",
+    "restart postgresql at once",
+    "storage away",
+)
 
 
 def test_whatever_breaks_every_accepted_photo_is_judged_once():

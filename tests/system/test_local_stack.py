@@ -80,13 +80,23 @@ def test_submitting_nonsense_is_an_error_that_says_so(stack, tmp_path):
 def test_no_log_holds_a_secret(stack, data_dir):
     stack.submit(SAMPLES[0])
     stack.http.get("/v1/inspections", headers={"Authorization": "Bearer " + stack.key[:-1]})
-    secrets = {stack.key.split("_", 2)[2]}
+    new_key = stack.http.post("/v1/keys", json={"name": "line", "scopes": ["read"]}).json()
+    stack.http.post("/v1/keys", content=json.dumps({"name": stack.key, "scopes": 7}))
+    hook = stack.http.post("/v1/webhooks", json={"url": "https://93.184.216.34/hook"}).json()
+    stack.http.post(f"/v1/webhooks/{hook['id']}/test")
+    rotated = stack.http.post(f"/v1/webhooks/{hook['id']}/rotate").json()
+    session = stack.http.post("/login", data={"key": new_key["key"]}).cookies["defectscope"]
+    # Where somebody puts a key by mistake.
+    for path in (f"/v1/inspections?api_key={stack.key}", f"/v1/inspections/{stack.key}"):
+        stack.http.get(path)
+    secrets = {stack.key.split("_", 2)[2], new_key["key"].split("_", 2)[2], session}
+    secrets |= {hook["secret"].removeprefix("whsec_"), rotated["secret"].removeprefix("whsec_")}
     for child in stack.children():
         url = child.environ().get("DEFECTSCOPE_REDIS_URL", "")
         secrets |= {urlsplit(url).password} - {None}
     logs = [path for path in (data_dir / "logs").iterdir() if path.stat().st_size]
 
-    assert len(secrets) == 2  # the admin key's and that of Redis
+    assert len(secrets) == 6  # of two keys, a webhook before and after, a session, and Redis
     assert logs
     for path in logs:
         text = path.read_text(errors="replace")

@@ -9,6 +9,8 @@ do nothing, and orientation is applied here, once.
 
 import re
 import struct
+import zlib
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from shared.errors import UnreadableImage
 from shared.image_headers import read_structure
 from shared.jpeg_structure import JpegStructure
-from shared.png_structure import PngStructure
+from shared.png_structure import DEFLATE_LIMIT, PngStructure
 
 # Pictures are decoded side by side in threads; more threads below those only fight for the cores.
 cv2.setNumThreads(1)
@@ -31,6 +33,10 @@ _ORIENTATION_TAG = 0x0112
 _SHORT = 3
 _STRIP = 128
 """Rows."""
+_MOST_INFLATED = 640 << 20
+"""Bytes; samples of the largest picture take 200 MB. libpng inflates to the end whatever comes
+behind the last row, 2.5 s for each GB, and 10 MB can hold ten of them."""
+_PIECE = 1 << 20
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 
 
@@ -91,12 +97,18 @@ def _cmyk_to_rgb(cmyk: Pixels) -> Pixels:
 
     That is how Adobe writes CMYK and how browsers, Pillow and OpenCV read all of it.
     """
-    *inks, black = cv2.split(cmyk)
-    rgb = cv2.merge([cv2.multiply(ink, black, scale=1 / 255) for ink in inks])
-    return np.asarray(rgb, np.uint8)
+    rgb = np.empty((*cmyk.shape[:2], 3), np.uint8)
+    for top in range(0, len(rgb), _STRIP):  # so that what is in between takes no memory
+        *inks, black = cv2.split(cmyk[top : top + _STRIP])
+        rgb[top : top + _STRIP] = cv2.merge(
+            [cv2.multiply(ink, black, scale=1 / 255) for ink in inks]
+        )
+    return rgb
 
 
 def _decode_png(structure: PngStructure) -> Pixels:
+    if structure.coded_bytes * DEFLATE_LIMIT > _MOST_INFLATED:  # others cannot become so much
+        _check_inflated(structure.deflated())
     png = np.frombuffer(b"".join(structure.essentials), np.uint8)
     try:
         pixels = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
@@ -115,6 +127,24 @@ def _decode_png(structure: PngStructure) -> Pixels:
         return _over_white(pixels)
     to_rgb = cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB
     return np.asarray(cv2.cvtColor(_to_8_bits(pixels), to_rgb), np.uint8)
+
+
+def _check_inflated(deflated: Iterable[memoryview]) -> None:
+    """Raise UnreadableImage for picture data that become far more than any picture."""
+    inflater, inflated = zlib.decompressobj(), 0
+    try:
+        for piece in deflated:
+            waiting: bytes | memoryview = piece
+            while waiting and not inflater.eof:
+                inflated += len(inflater.decompress(waiting, _PIECE))
+                waiting = inflater.unconsumed_tail
+                if inflated > _MOST_INFLATED:
+                    raise UnreadableImage(
+                        f"The picture data of the PNG become more than {_MOST_INFLATED:,} bytes, "
+                        "far more than its pixels. Save it again."
+                    )
+    except zlib.error:
+        pass  # libpng says what is wrong with them
 
 
 def _to_8_bits(samples: MatLike) -> MatLike:

@@ -1,7 +1,7 @@
 """Logging in to the pages with a key, and out."""
 
+import re
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -13,6 +13,8 @@ from api.web.visiting import Anybody, PageRoute, read_form
 from shared import sessions
 from shared.db import transaction
 from shared.errors import Forbidden, Unauthenticated
+
+_OWN_PATH = re.compile(r"/(?!/)[^\\\x00-\x20\x7f]*")
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -31,7 +33,7 @@ async def log_in(request: Request) -> Response:
     following = _own_path(form.get("next", ["/"])[0])
     key = form.get("key", [""])[0].strip()
     try:
-        token = await run_in_threadpool(_log_in, key)
+        token = await run_in_threadpool(_log_in, key, request.cookies.get(COOKIE))
     except Unauthenticated as error:
         return page(
             request,
@@ -61,13 +63,16 @@ def log_out(request: Request, _: Anybody) -> Response:
     return answer
 
 
-def _log_in(key: str) -> str:
+def _log_in(key: str, before: str | None) -> str:
+    """A new session; the one that this browser had ends with it."""
     with transaction() as session:
-        return sessions.log_in(session, key)
+        token = sessions.log_in(session, key)
+        if before:
+            sessions.log_out(session, before)
+        return token
 
 
 def _own_path(address: str) -> str:
     """The path of one of our pages: a link must not lead from our login to somewhere else."""
-    parts = urlsplit(address)
-    is_own = not parts.scheme and not parts.netloc and address.startswith("/")
-    return address if is_own and not address.startswith(("//", "/\\")) else "/"
+    # Browsers take a backslash for a slash and drop control characters.
+    return address if _OWN_PATH.fullmatch(address) else "/"

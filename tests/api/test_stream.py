@@ -1,0 +1,86 @@
+"""Who hears what of the live list, and for how long."""
+
+import asyncio
+
+import pytest
+from sse_starlette.event import ServerSentEvent
+
+from api import stream as stream_module
+from api.stream import Stream
+from shared.tables import Scope
+
+BASE = "http://testserver"
+
+
+async def allowed():
+    return True
+
+
+async def refused():
+    return False
+
+
+def listening(stream, organisation_id="org_plant", key_id="key_1", may_listen=allowed):
+    """The task of the next event; it listens once the loop has turned."""
+    events = stream.listen(organisation_id, BASE, key_id, may_listen)
+    return asyncio.ensure_future(anext(events))
+
+
+def test_who_may_not_read_hears_nothing(app, new_key):
+    assert app.get("/v1/stream").status_code == 401
+    for scope in (Scope.SUBMIT, Scope.REVIEW):
+        headers = {"X-API-Key": new_key(scope)}
+        assert app.get("/v1/stream", headers=headers).status_code == 403
+
+
+def test_an_organisation_hears_of_its_own_inspections_and_of_no_others(api, png, judge_all):
+    api.post("/v1/inspections", files={"file": ("a.png", png)})
+    ids = judge_all()
+
+    async def hear():
+        stream = Stream()
+        await stream.start()
+        own, foreign = listening(stream), listening(stream, "org_stranger")
+        await asyncio.sleep(0)
+        stream.note(ids)
+        event = await asyncio.wait_for(own, 10)
+        await asyncio.sleep(0)  # both were told in the same turn
+        assert not foreign.done()
+        foreign.cancel()
+        await stream.stop()
+        return event
+
+    event = asyncio.run(hear())
+    assert event.event == "inspection"
+    assert ids[0] in event.data
+
+
+@pytest.mark.parametrize("has_news", [True, False])
+def test_a_key_that_is_gone_hears_no_more_also_on_a_busy_line(monkeypatch, has_news):
+    monkeypatch.setattr(stream_module, "_CHECK_SECONDS", 0.0)
+
+    async def hear():
+        stream = Stream()
+        waiting = listening(stream, may_listen=refused)
+        await asyncio.sleep(0)
+        if has_news:
+            stream._tell_all(ServerSentEvent(event="inspection", data="{}"))
+        with pytest.raises(StopAsyncIteration):
+            await asyncio.wait_for(waiting, 10)
+
+    asyncio.run(hear())
+
+
+def test_a_key_that_is_revoked_hears_no_more_at_once():
+    async def hear():
+        stream = Stream()
+        gone = listening(stream, key_id="key_gone", may_listen=refused)
+        other = listening(stream, key_id="key_other", may_listen=refused)
+        await asyncio.sleep(0)
+        stream.forget(["key_gone"])
+        with pytest.raises(StopAsyncIteration):
+            await asyncio.wait_for(gone, 10)
+        assert not other.done()
+        other.cancel()
+
+    asyncio.run(hear())
