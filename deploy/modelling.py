@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -209,7 +210,7 @@ def _document(
         "verdict_source": "model",
         "needs_review": bool(outcome.review_reasons),
         "review_reasons": [reason.value for reason in outcome.review_reasons],
-        **{name: part.model_dump(mode="json") for name, part in scores.items()},
+        **to_jsonable_python(scores),
     }
 
 

@@ -41,8 +41,6 @@ from deploy.local import LocalStack
 
 HERE = Path(__file__).parent
 LEASE_SECONDS = 10
-_MOST_AFTER_LEASE_SECONDS = 5.0
-"""In which somebody must have swept what a killed worker held."""
 _HOLDERS = text("""
 SELECT
   (SELECT array_agg(DISTINCT e.actor) FROM inspections i
@@ -83,11 +81,14 @@ class Found:
 
 
 class Campaign:
-    def __init__(self, folder: Path, *, seed: int, is_real: bool, rate: float) -> None:
+    def __init__(
+        self, folder: Path, *, seed: int, is_real: bool, rate: float, grace: float
+    ) -> None:
         self.storage = FaultyStorage()
         self.random = random.Random(seed)
         self.found = Found()
         self._rate = rate
+        self._grace_seconds = grace
         self._folder = folder
         self._is_real = is_real
         self._is_over = threading.Event()
@@ -315,7 +316,7 @@ class Campaign:
                 if not any(holder.endswith(names) for holder in holders or ()):
                     break
                 time.sleep(0.2)
-        most = swept_from + _MOST_AFTER_LEASE_SECONDS
+        most = swept_from + self._grace_seconds
         self.found.after_kill[killed].append(seconds)
         if seconds > most:
             self._violated(
@@ -463,12 +464,22 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=40.0, help="photos a second")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", metavar="FAULT", help="only these kinds")
+    parser.add_argument(
+        "--grace",
+        type=float,
+        default=5.0,
+        help="seconds after its lease until what a killed worker held has to be free",
+    )
     parser.add_argument("--real", action="store_true", help="with the real engine")
     arguments = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(
-            Path(folder), seed=arguments.seed, is_real=arguments.real, rate=arguments.rate
+            Path(folder),
+            seed=arguments.seed,
+            is_real=arguments.real,
+            rate=arguments.rate,
+            grace=arguments.grace,
         )
         found = campaign.run(arguments.photos, arguments.faults, arguments.only)
     took = time.monotonic() - started
