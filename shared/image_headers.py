@@ -85,6 +85,15 @@ def read_structure(
             f"The picture is {width} x {height} pixels of {structure.sample_bytes:,} bytes; "
             f"save it with 8 bits per sample, or scale it down to at most {4 * max_pixels:,}."
         )
+    if (
+        isinstance(structure, JpegStructure)
+        and structure.coefficient_bytes
+        and structure.sample_bytes + structure.coefficient_bytes > 6 * max_pixels
+    ):
+        raise ImageOutOfBounds(
+            f"The picture is {width} x {height} pixels and progressive, which takes too much "
+            "memory; save it as a baseline JPEG, or scale it down."
+        )
     # A lie about the size is told before the bytes for it would be allocated.
     if width * height > structure.codable_pixels:
         raise UnreadableImage(

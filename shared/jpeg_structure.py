@@ -83,6 +83,8 @@ class JpegStructure:
     components: int
     """1 is grey, 3 is colour, 4 is CMYK or YCCK."""
     coded_bytes: int
+    coefficient_bytes: int
+    """What a decoder of a progressive file keeps until the last scan; 0 for others."""
     exif: bytes | None
     """The TIFF block of the first Exif segment, as it is: it may be broken."""
     essentials: tuple[bytes | memoryview, ...]
@@ -116,6 +118,8 @@ class _Frame:
     width: int
     height: int
     is_progressive: bool
+    coefficients_each: float
+    """Coefficients of all components, for each pixel: 3 for colour that is not subsampled."""
     component_ids: list[int]
     missing_bits: list[list[int]]
     """For each component and each of its 64 coefficients: how many low bits have not come yet."""
@@ -167,6 +171,9 @@ def walk(data: bytes) -> JpegStructure:
         height=frame.height,
         components=len(frame.component_ids),
         coded_bytes=coded_bytes,
+        coefficient_bytes=round(2 * frame.width * frame.height * frame.coefficients_each)
+        if frame.is_progressive
+        else 0,
         exif=exif,
         essentials=tuple(parts),
     )
@@ -251,6 +258,7 @@ def _read_frame(marker: int, body: bytes) -> _Frame:
         width=width,
         height=height,
         is_progressive=marker == _PROGRESSIVE,
+        coefficients_each=sum(h * v for h, v in factors) / max(1, factors[0][0] * factors[0][1]),
         component_ids=list(body[6::3]),
         missing_bits=[[_NEVER_SENT] * 64 for _ in range(components)],
     )

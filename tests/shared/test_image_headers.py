@@ -108,6 +108,22 @@ def test_grey_with_alpha_counts_as_the_colour_that_decoders_make_of_it():
         read_header(grey_with_alpha, max_pixels=399_999)
 
 
+@pytest.mark.parametrize(("subsampling", "bytes_each"), [("4:4:4", 3 + 6), ("4:2:0", 3 + 3)])
+def test_of_a_progressive_jpeg_the_coefficients_count_too(subsampling, bytes_each):
+    """Each takes two bytes until the last scan; of a sequential one nothing is kept."""
+    file = io.BytesIO()
+    picture = Image.new("RGB", (240, 160))
+    picture.save(file, "JPEG", progressive=True, subsampling=subsampling)
+    needed = 240 * 160 * bytes_each // 6
+
+    assert read_header(file.getvalue(), max_pixels=max(needed, 240 * 160)).width == 240
+    if bytes_each > 6:
+        with pytest.raises(ImageOutOfBounds, match="progressive"):
+            read_header(file.getvalue(), max_pixels=needed - 1)
+        picture.save(file := io.BytesIO(), "JPEG", subsampling=subsampling)
+        assert read_header(file.getvalue(), max_pixels=needed - 1).width == 240
+
+
 def test_a_bomb_of_256_megapixels_is_refused_without_inflating_it():
     rows = zlib.compressobj(9)
     compressed = rows.compress(bytes(2001 * 16_000)) + rows.flush()
