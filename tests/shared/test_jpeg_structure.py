@@ -236,9 +236,9 @@ def test_500_scans_are_refused_before_anything_is_decoded():
     ]
     data = progressive(*scans[:500])
 
-    start = time.perf_counter()
+    start = time.process_time()
     assert f"more than {MAX_SCANS} scans" in problem_of(data)
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
 
 
 def test_the_longest_script_that_libjpeg_writes_stays_below_the_bound_on_scans():
@@ -272,9 +272,9 @@ def test_ten_megabytes_of_the_worst_data_are_scanned_quickly_and_without_a_copy(
     data = SOI + frame() + scan(coded=coded) + EOI
 
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     structure = walk(data)
-    elapsed = time.perf_counter() - start
+    elapsed = time.process_time() - start
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -293,10 +293,10 @@ def test_a_flood_of_filling_in_the_picture_data_is_refused_and_behind_the_end_ig
 
 
 def test_filling_that_never_ends_in_a_marker_does_not_cost_quadratic_time():
-    start = time.perf_counter()
+    start = time.process_time()
     problem_of(SOI + segment(0xFE, b"note") + (b"\xff" * 999 + b"\x00") * (TEN_MB // 1000))
     problem_of(SOI + b"\xff" * TEN_MB)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_every_marker_is_understood_or_refused_but_never_a_crash():
