@@ -9,7 +9,7 @@ with an Idempotency-Key until it is accepted, as a line controller would. Every 
 in turn, in an order drawn from the seed. Two webhook endpoints want to hear of every verdict: each
 has to be told of each photo with one delivery, and that has to arrive. The last line is JSON; the
 exit code is 1 if anything was lost, doubled or stuck, or if what a killed worker held was not free
-five seconds after its lease, or after there was a worker again.
+`--grace` seconds after its lease, or after there was a worker again.
 """
 
 import argparse
