@@ -36,7 +36,7 @@ _USUAL = {
     "suppress_health_check": list(HealthCheck),
 }
 settings.register_profile("suite", max_examples=25, stateful_step_count=40, **_USUAL)
-settings.register_profile("campaign", max_examples=100, stateful_step_count=50, **_USUAL)
+settings.register_profile("campaign", max_examples=110, stateful_step_count=50, **_USUAL)
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
