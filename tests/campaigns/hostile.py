@@ -4,8 +4,8 @@
 
 Bombs and truncated files are made here; folders are sent beside them. Every file must be answered
 without a 5xx, and if it is accepted, come to an end within five seconds; no process may die; memory
-of API and worker may grow by 300 MB at most. Bombs have to be refused within 100 ms. The last line
-is JSON; the exit code is 1 if anything was not so.
+of API, worker and each decoder may grow by 300 MB at most. Bombs have to be refused within 100 ms.
+The last line is JSON; the exit code is 1 if anything was not so.
 """
 
 import argparse
@@ -52,6 +52,9 @@ def odd() -> Iterator[tuple[str, bytes]]:
     # Sound pictures with a bomb beside the pixels: judged, if it costs nothing.
     yield "png with 900 MB of text, compressed", _png_with_text(9_000_000)
     yield "png with 1 GB of zeros behind its pixels", _png(400, 400, zlib.compress(bytes(2**30), 9))
+    yield "png with 10 GB of zeros behind its pixels", _png(400, 400, _zeros(10 * 2**30))
+    yield "png of 50 megapixels", _png(7071, 7071, _zeros(7071 * (3 * 7071 + 1)))
+    yield "jpeg with 9 MB of filling in its picture", jpeg[:-2] + b"\xff" * 9_000_000 + b"\xff\xd9"
     yield "nothing", b""
     yield "gif", b"GIF89a" + bytes(1000)
     yield "svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>"
@@ -81,6 +84,14 @@ def _png(width: int, height: int, data: bytes) -> bytes:
         + _chunk(b"IDAT", data)
         + _chunk(b"IEND", b"")
     )
+
+
+def _zeros(count: int) -> bytes:
+    """So many, deflated."""
+    deflater = zlib.compressobj(9)
+    megabyte = bytes(1 << 20)
+    pieces = [deflater.compress(megabyte) for _ in range(count >> 20)]
+    return b"".join([*pieces, deflater.compress(bytes(count % (1 << 20))), deflater.flush()])
 
 
 def _png_with_text(length: int) -> bytes:
@@ -139,6 +150,10 @@ class Campaign:
                 self.violations.append(f"{name}: {outcome} after {refused_after * 1000:.0f} ms")
 
 
+def is_decoder(process: psutil.Process) -> bool:
+    return "spawn_main" in " ".join(process.cmdline())
+
+
 def peak_mb(process: psutil.Process) -> int:
     """Peak resident memory since `forget_peak`."""
     status = Path(f"/proc/{process.pid}/status").read_text()
@@ -191,6 +206,10 @@ def run(campaign: Campaign, stack: LocalStack, folders: list[Path]) -> dict[str,
     """Send everything; by how many MB each process has grown at its peak."""
     processes = {name: psutil.Process(stack.pid(name)) for name in ("api", "worker")}
     campaign.send("a good photo", _photo("PNG"))
+    decoders = [
+        child for child in processes["worker"].children(recursive=True) if is_decoder(child)
+    ]
+    processes |= {f"decoder {number}": one for number, one in enumerate(decoders, start=1)}
     before = {name: process.memory_info().rss // 2**20 for name, process in processes.items()}
     for process in processes.values():
         forget_peak(process)
@@ -203,7 +222,7 @@ def run(campaign: Campaign, stack: LocalStack, folders: list[Path]) -> dict[str,
             campaign.send(path.name, path.read_bytes())
     campaign.send("a good photo again", _photo("PNG"))
     for name, process in processes.items():
-        if not process.is_running() or stack.pid(name) != process.pid:
+        if not process.is_running():
             campaign.violations.append(f"{name} died")
     grown = {name: peak_mb(process) - before[name] for name, process in processes.items()}
     for name, megabytes in grown.items():

@@ -10,7 +10,7 @@ do nothing, and orientation is applied here, once.
 import re
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -36,7 +36,7 @@ _STRIP = 128
 _MOST_INFLATED = 640 << 20
 """Bytes; samples of the largest picture take 200 MB. libpng inflates to the end whatever comes
 behind the last row, 2.5 s for each GB, and 10 MB can hold ten of them."""
-_PIECE = 1 << 20
+_PIECE = 1 << 16
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 
 
@@ -133,10 +133,11 @@ def _check_inflated(deflated: Iterable[memoryview]) -> None:
     """Raise UnreadableImage for picture data that become far more than any picture."""
     inflater, inflated = zlib.decompressobj(), 0
     try:
-        for piece in deflated:
+        # Small pieces, because what is left of one is copied after each step.
+        for piece in _pieces(deflated):
             waiting: bytes | memoryview = piece
             while waiting and not inflater.eof:
-                inflated += len(inflater.decompress(waiting, _PIECE))
+                inflated += len(inflater.decompress(waiting, 16 * _PIECE))
                 waiting = inflater.unconsumed_tail
                 if inflated > _MOST_INFLATED:
                     raise UnreadableImage(
@@ -145,6 +146,12 @@ def _check_inflated(deflated: Iterable[memoryview]) -> None:
                     )
     except zlib.error:
         pass  # libpng says what is wrong with them
+
+
+def _pieces(chunks: Iterable[memoryview]) -> Iterator[memoryview]:
+    for chunk in chunks:
+        for at in range(0, len(chunk), _PIECE):
+            yield chunk[at : at + _PIECE]
 
 
 def _to_8_bits(samples: MatLike) -> MatLike:
