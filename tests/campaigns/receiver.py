@@ -25,7 +25,11 @@ def receive(pipe: Connection) -> None:
         def do_POST(self) -> None:
             nonlocal unverified
             at = time.time()
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            length = int(self.headers["Content-Length"])
+            body = self.rfile.read(length)
+            if len(body) < length:  # the sender was killed between header and body
+                self.close_connection = True
+                return
             headers = {name.lower(): value for name, value in self.headers.items()}
             verified = 0
             for secret in secrets:
