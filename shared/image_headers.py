@@ -80,10 +80,12 @@ def read_structure(
     structure = _walk(data)
     width, height = structure.width, structure.height
     _check_size(width, height, min_side=min_side, max_pixels=max_pixels)
-    if structure.sample_bytes > 4 * max_pixels:  # as much as 8-bit colour with alpha takes
+    # As much as 8-bit colour takes: libpng's decoder in OpenCV holds the samples twice.
+    if structure.sample_bytes > 3 * max_pixels:
         raise ImageOutOfBounds(
             f"The picture is {width} x {height} pixels of {structure.sample_bytes:,} bytes; "
-            f"save it with 8 bits per sample, or scale it down to at most {4 * max_pixels:,}."
+            f"save it as 8-bit colour without alpha, or scale it down to at most "
+            f"{3 * max_pixels:,}."
         )
     if (
         isinstance(structure, JpegStructure)

@@ -53,7 +53,14 @@ def odd() -> Iterator[tuple[str, bytes]]:
     yield "png with 900 MB of text, compressed", _png_with_text(9_000_000)
     yield "png with 1 GB of zeros behind its pixels", _png(400, 400, zlib.compress(bytes(2**30), 9))
     yield "png with 10 GB of zeros behind its pixels", _png(400, 400, _zeros(10 * 2**30))
+    # The largest pictures that are let in, of each kind that takes memory of its own.
     yield "png of 50 megapixels", _png(7071, 7071, _zeros(7071 * (3 * 7071 + 1)))
+    yield "png of 37 megapixels with alpha", _png(6120, 6120, _zeros(6120 * (4 * 6120 + 1)), kind=6)
+    deep = _zeros(4990 * (6 * 4990 + 1))
+    yield "png of 25 megapixels in 16 bits", _png(4990, 4990, deep, depth=16)
+    yield "cmyk jpeg of 37 megapixels", _large_jpeg("CMYK", 6120)
+    yield "jpeg of 50 megapixels, turned", _large_jpeg("RGB", 7070, orientation=6)
+    yield "progressive jpeg of 50 megapixels", _large_jpeg("RGB", 7070, progressive=True)
     yield "jpeg with 9 MB of filling in its picture", jpeg[:-2] + b"\xff" * 9_000_000 + b"\xff\xd9"
     yield "nothing", b""
     yield "gif", b"GIF89a" + bytes(1000)
@@ -76,8 +83,17 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def _png(width: int, height: int, data: bytes) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+def _large_jpeg(mode: str, side: int, *, orientation: int = 1, progressive: bool = False) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    picture = Image.effect_noise((side, side), 30).convert(mode)
+    picture.save(file, "JPEG", quality=5, progressive=progressive, exif=exif)
+    return file.getvalue()
+
+
+def _png(width: int, height: int, data: bytes, *, depth: int = 8, kind: int = 2) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
         + _chunk(b"IHDR", header)

@@ -92,10 +92,10 @@ def test_16_bits_per_sample_count_double():
     compressed = zlib.compress(bytes(2_000_000))
     colour_with_alpha = empty_png(500, 400, compressed, bit_depth=16, colour_type=6)
 
-    # 8 bytes for each of 200 000 pixels, where 4 are allowed for.
-    assert read_header(colour_with_alpha, max_pixels=400_000).width == 500
-    with pytest.raises(ImageOutOfBounds, match=r"1,600,000 bytes; save it with 8 bits"):
-        read_header(colour_with_alpha, max_pixels=399_999)
+    # 8 bytes for each of 200 000 pixels, where 3 are allowed for.
+    assert read_header(colour_with_alpha, max_pixels=533_334).width == 500
+    with pytest.raises(ImageOutOfBounds, match=r"1,600,000 bytes; save it as 8-bit colour"):
+        read_header(colour_with_alpha, max_pixels=533_333)
 
 
 def test_grey_with_alpha_counts_as_the_colour_that_decoders_make_of_it():
@@ -103,9 +103,9 @@ def test_grey_with_alpha_counts_as_the_colour_that_decoders_make_of_it():
         500, 400, zlib.compress(bytes(2_000_000)), bit_depth=16, colour_type=4
     )
 
-    assert read_header(grey_with_alpha, max_pixels=400_000).width == 500
+    assert read_header(grey_with_alpha, max_pixels=533_334).width == 500
     with pytest.raises(ImageOutOfBounds, match="1,600,000 bytes"):
-        read_header(grey_with_alpha, max_pixels=399_999)
+        read_header(grey_with_alpha, max_pixels=533_333)
 
 
 @pytest.mark.parametrize(("subsampling", "bytes_each"), [("4:4:4", 3 + 6), ("4:2:0", 3 + 3)])

@@ -34,7 +34,7 @@ _SHORT = 3
 _STRIP = 128
 """Rows."""
 _MOST_INFLATED = 640 << 20
-"""Bytes; samples of the largest picture take 200 MB. libpng inflates to the end whatever comes
+"""Bytes; samples of the largest picture take 150 MB. libpng inflates to the end whatever comes
 behind the last row, 2.5 s for each GB, and 10 MB can hold ten of them."""
 _PIECE = 1 << 16
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
