@@ -27,7 +27,7 @@ _SECONDS = 15.0
 """The largest pictures that we take need 3 s alone on a core."""
 _FORGOTTEN_SECONDS = 120.0
 _MEMORY_BYTES = 3 * 2**30
-"""Of address space. 50 megapixels of 16 bits with alpha take 400 MB, several times over."""
+"""Of address space. The largest pictures take some 300 MB, and libraries more than that."""
 
 
 class DecoderDied(DefectScopeError):

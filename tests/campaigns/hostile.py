@@ -54,13 +54,13 @@ def odd() -> Iterator[tuple[str, bytes]]:
     yield "png with 1 GB of zeros behind its pixels", _png(400, 400, zlib.compress(bytes(2**30), 9))
     yield "png with 10 GB of zeros behind its pixels", _png(400, 400, _zeros(10 * 2**30))
     # The largest pictures that are let in, of each kind that takes memory of its own.
-    yield "png of 50 megapixels", _png(7071, 7071, _zeros(7071 * (3 * 7071 + 1)))
-    yield "png of 37 megapixels with alpha", _png(6120, 6120, _zeros(6120 * (4 * 6120 + 1)), kind=6)
-    deep = _zeros(4990 * (6 * 4990 + 1))
-    yield "png of 25 megapixels in 16 bits", _png(4990, 4990, deep, depth=16)
-    yield "cmyk jpeg of 37 megapixels", _large_jpeg("CMYK", 6120)
-    yield "jpeg of 50 megapixels, turned", _large_jpeg("RGB", 7070, orientation=6)
-    yield "progressive jpeg of 50 megapixels", _large_jpeg("RGB", 7070, progressive=True)
+    yield "png of 45 megapixels", _png(6708, 6708, _zeros(6708 * (3 * 6708 + 1)))
+    yield "png of 34 megapixels with alpha", _png(5809, 5809, _zeros(5809 * (4 * 5809 + 1)), kind=6)
+    deep = _zeros(4743 * (6 * 4743 + 1))
+    yield "png of 22 megapixels in 16 bits", _png(4743, 4743, deep, depth=16)
+    yield "cmyk jpeg of 34 megapixels", _large_jpeg("CMYK", 5809)
+    yield "jpeg of 45 megapixels, turned", _large_jpeg("RGB", 6708, orientation=6)
+    yield "progressive jpeg of 45 megapixels", _large_jpeg("RGB", 6708, progressive=True)
     yield "jpeg with 9 MB of filling in its picture", jpeg[:-2] + b"\xff" * 9_000_000 + b"\xff\xd9"
     yield "nothing", b""
     yield "gif", b"GIF89a" + bytes(1000)
@@ -174,7 +174,7 @@ def peak_mb(process: psutil.Process) -> int:
     """Peak resident memory since `forget_peak`."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     peak = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(peak[1]) // 1024 if peak else 0
+    return int(peak[1]) * 1024 // 10**6 if peak else 0
 
 
 def forget_peak(process: psutil.Process) -> None:
@@ -226,7 +226,7 @@ def run(campaign: Campaign, stack: LocalStack, folders: list[Path]) -> dict[str,
         child for child in processes["worker"].children(recursive=True) if is_decoder(child)
     ]
     processes |= {f"decoder {number}": one for number, one in enumerate(decoders, start=1)}
-    before = {name: process.memory_info().rss // 2**20 for name, process in processes.items()}
+    before = {name: process.memory_info().rss // 10**6 for name, process in processes.items()}
     for process in processes.values():
         forget_peak(process)
     for name, data in bombs():
