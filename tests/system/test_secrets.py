@@ -1,5 +1,6 @@
 """Passwords in the settings of a service whose world is away: it says so, and not with them."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -64,19 +65,22 @@ def test_an_api_whose_world_is_away_logs_that_and_no_password(
 
 
 @pytest.mark.parametrize("module", ["worker", "worker.deliver", "deploy.cli"])
-def test_what_cannot_start_says_why_and_no_password(environment, module):
+def test_what_cannot_start_says_why_and_no_password(environment, module, tmp_path, wait_until):
     command = [sys.executable, "-m", module, *(["migrate"] if module == "deploy.cli" else [])]
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True
+        )
     try:
-        said, _ = process.communicate(timeout=10)
-    except subprocess.TimeoutExpired:  # it waits for its world
+        wait_until(log.read_text, "the first word")
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for its world
+            process.wait(timeout=5)
+    finally:
         process.kill()
-        said, _ = process.communicate()
+        process.wait()
 
-    assert said
-    assert told(said) == []
+    assert told(log.read_text()) == []
 
 
 def test_settings_that_cannot_be_read_are_not_told_back(environment):
