@@ -57,6 +57,8 @@ def main() -> None:
         Rounds("look", judging.look, pause_seconds=settings.upkeep_seconds)
         for _ in range(settings.slots)
     ]
+    # Apart from the upkeep: who loads a model for a while is alive, and sweeps.
+    loading = Rounds("loading", models.look, pause_seconds=settings.upkeep_seconds)
     tasks.serve_with(judging)
 
     @setup_logging.connect(weak=False)
@@ -69,6 +71,7 @@ def main() -> None:
         deliverers.start()
         leases.start()
         upkeep.start()
+        loading.start()
         tidying.start()
         for look in looks:
             look.start()
@@ -101,6 +104,7 @@ def main() -> None:
     for look in looks:
         look.stop(wait_seconds=settings.lease_seconds)
     tidying.stop()
+    loading.stop()
     upkeep.stop()
     leases.stop()
     deliverers.stop()

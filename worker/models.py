@@ -107,6 +107,11 @@ class Models:
             )
         raise Unavailable("This shadow version is still being loaded.", code="shadow_not_loaded")
 
+    def look(self) -> None:
+        """One look for versions that were activated, or put into shadow, since."""
+        self.refresh()
+        self.refresh_shadows()
+
     def refresh(self) -> None:
         """Load the active versions that are not loaded yet, before photos ask for them."""
         with transaction() as session:

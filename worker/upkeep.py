@@ -40,7 +40,7 @@ class Upkeep:
             log.warning("farewell_failed", error=str(error))
 
     def round(self) -> None:
-        """One round: say that we are alive, sweep if nobody else does, load new versions."""
+        """One round: say that we are alive, and sweep if nobody else does."""
         with transaction() as session:
             report_alive(session, worker=self._worker, engine=", ".join(self._models.engine_names))
             is_ours = session.scalar(
@@ -55,5 +55,3 @@ class Upkeep:
                 tell_finished(swept.failed)
             if swept.requeued or swept.failed:
                 log.warning("leases_expired", requeued=swept.requeued, failed=len(swept.failed))
-        self._models.refresh()
-        self._models.refresh_shadows()

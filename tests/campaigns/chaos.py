@@ -47,7 +47,8 @@ SELECT
    JOIN inspection_events e ON e.inspection_id = i.id
    WHERE i.status = 'running' AND e.event = 'claimed' AND e.id = (
      SELECT max(id) FROM inspection_events WHERE inspection_id = i.id AND event = 'claimed')),
-  EXISTS (SELECT FROM workers WHERE seen_at > clock_timestamp() - make_interval(secs => :since))
+  EXISTS (SELECT FROM workers WHERE seen_at > clock_timestamp() - make_interval(secs => :since)
+          AND starts_with(id, 'worker:'))
 """)
 """Who has photos in work, and whether any worker has reported within so many seconds."""
 _LEFT = text("""

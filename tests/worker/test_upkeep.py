@@ -13,18 +13,8 @@ from worker.upkeep import _SWEEPER_LOCK, Upkeep
 
 
 @pytest.fixture
-def refreshed():
-    return []
-
-
-@pytest.fixture
-def upkeep(services, refreshed):
-    models = SimpleNamespace(
-        engine_names=["stand-in"],
-        refresh=lambda: refreshed.append("active"),
-        refresh_shadows=lambda: refreshed.append("shadows"),
-    )
-    return Upkeep(get_settings(), models, "worker:test")
+def upkeep(services):
+    return Upkeep(get_settings(), SimpleNamespace(engine_names=["stand-in"]), "worker:test")
 
 
 def statuses(db):
@@ -55,13 +45,12 @@ def test_only_one_worker_sweeps_at_a_time(db, upkeep, queued):
     assert statuses(db) == [Status.QUEUED]
 
 
-def test_every_round_says_that_the_worker_is_alive_and_looks_for_new_models(db, upkeep, refreshed):
+def test_every_round_says_that_the_worker_is_alive(db, upkeep):
     upkeep.round()
     upkeep.round()
 
     assert [worker.id for worker in db.scalars(select(Worker))] == ["worker:test"]
     assert engines_alive(db) == ["stand-in"]
-    assert refreshed == ["active", "shadows"] * 2
 
 
 def test_a_worker_that_stops_says_so_and_one_that_died_is_forgotten(db, upkeep):
