@@ -117,9 +117,10 @@ def judge_out_of_fold(
 ) -> list[JudgedPhoto]:
     """What each photo would have got, by models and thresholds that have not seen it.
 
-    `data`: the folder that paths are relative to; `masks`: where defects are, as far as people
-    have drawn it. The other folds' models had this fold among their photos when they made the
-    readings that its thresholds come from: the usual cross-fitting, one step short of nesting.
+    `data`: the folder that paths are relative to, if they lie in it; `masks`: where defects are, as
+    far as people have drawn it. The other folds' models had this fold among their photos when they
+    made the readings that its thresholds come from: the usual cross-fitting, one step short of
+    nesting.
     """
     judged: dict[int, JudgedPhoto] = {}
     anomaly_scores = readings.autoencoder.scores
@@ -139,7 +140,9 @@ def judge_out_of_fold(
                 quality_reasons=quality_reasons(photo.photo.quality, decider.quality),
             )
             judged[row] = JudgedPhoto(
-                path=photo.path.relative_to(data).as_posix(),
+                path=(
+                    photo.path.relative_to(data) if photo.path.is_relative_to(data) else photo.path
+                ).as_posix(),
                 label=photo.label,
                 is_seen=False,
                 scores=scores,

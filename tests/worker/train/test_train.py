@@ -91,8 +91,11 @@ def test_a_folder_becomes_a_bundle_that_judges(data, tmp_path, backbone_file):
 def test_with_folds_every_photo_is_trained_on_and_the_report_tells_of_all(
     data, tmp_path, backbone_file
 ):
+    later = tmp_path / "decided"
+    put(later / "test" / "spot", 2, 4, is_defective=True)
     manifest = train(
         data,
+        more=[later],
         product="disc",
         out=tmp_path / "disc",
         backbone=str(backbone_file),
@@ -100,13 +103,14 @@ def test_with_folds_every_photo_is_trained_on_and_the_report_tells_of_all(
         policy="recall=1",
         report=tmp_path / "report",
     )
-    assert set(manifest.data.trained_on) == digests(data.rglob("*.png"))
+    assert set(manifest.data.trained_on) == digests([*data.rglob("*.png"), *later.rglob("*.png")])
     assert manifest.data.held_out == ()
     assert manifest.policy == "recall=1"
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["measured_on"] == "out of fold, 3 folds"
     assert {row["path"] for row in report["photos"]} == {
-        path.relative_to(data).as_posix() for path in data.rglob("*.png")
+        *(path.relative_to(data).as_posix() for path in data.rglob("*.png")),
+        *(path.as_posix() for path in later.rglob("*.png")),
     }
     assert report["classifier"]["auroc"] == manifest.metrics["classifier_auroc"]
     # Each fold is decided by thresholds of the others.
