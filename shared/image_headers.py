@@ -85,8 +85,7 @@ def read_structure(
     if structure.sample_bytes > 3 * max_pixels:
         raise ImageOutOfBounds(
             f"The picture is {width} x {height} pixels of {structure.sample_bytes:,} bytes; "
-            f"save it as 8-bit colour without alpha, or scale it down to at most "
-            f"{3 * max_pixels:,}."
+            f"save it as 8-bit RGB, or scale it down to at most {3 * max_pixels:,} bytes."
         )
     if (
         isinstance(structure, JpegStructure)

@@ -125,7 +125,7 @@ def weigh(browser: Browser, page: Page, path: str) -> float:
     fresh = context.new_page()
     finished: list[Request] = []
 
-    def note(request: Request) -> None:  # playwright marks the handler, which a method does not let
+    def note(request: Request) -> None:  # a function: playwright sets an attribute on handlers
         finished.append(request)
 
     fresh.on("requestfinished", note)

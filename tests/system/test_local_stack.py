@@ -103,6 +103,23 @@ def test_no_log_holds_a_secret(stack, data_dir):
         assert not [secret for secret in secrets if secret in text], path.name
 
 
+def test_a_worker_loads_a_new_version_before_a_photo_asks_for_it(stack, data_dir, wait_until):
+    found = stack.http.get("/v1/products/bottle/thresholds")
+    thresholds = found.json()["thresholds"]
+    changed = stack.http.put(
+        "/v1/products/bottle/thresholds",
+        json=thresholds | {"anomaly_score": thresholds["anomaly_score"] + 0.001},
+        headers={"If-Match": found.headers["etag"]},
+    )
+    assert changed.status_code == 200
+
+    def loaded():
+        log = (data_dir / "logs" / "worker.log").read_text()
+        return [line for line in log.splitlines() if "model_loaded" in line]
+
+    wait_until(lambda: len(loaded()) == 2, "the second version")
+
+
 def test_a_second_stack_on_the_same_folder_is_refused(stack):
     second = subprocess.run(
         [COMMAND, "up", "--port", "0", "--data-dir", str(stack.data_dir)],
