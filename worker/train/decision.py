@@ -148,6 +148,7 @@ def judge_out_of_fold(
                 scores=scores,
                 outcome=decide(scores, decider.thresholds),
                 thresholds=decider.thresholds,
+                margin=float(readings.classifier.margins[row]),
                 maps=Maps.of(
                     attention[row].numpy(),
                     readings.autoencoder.strangeness[row].numpy(),

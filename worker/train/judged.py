@@ -61,10 +61,21 @@ class JudgedPhoto:
     thresholds: Thresholds
     """Those that the outcome was decided by: each fold has its own."""
     maps: Maps | None = field(default=None, repr=False)
+    margin: float | None = None
+    """Out of fold: logit of defective minus that of good. None: a bundle judged it."""
 
     @property
     def is_defective(self) -> bool:
         return self.label != GOOD
+
+    @property
+    def rank(self) -> float:
+        """What the classifier puts photos in order by, the higher the more defective.
+
+        A bundle has one temperature, and its probabilities keep the order of the margins; each
+        fold has its own, and probabilities would shuffle photos of different folds.
+        """
+        return self.scores.defect_probability if self.margin is None else self.margin
 
     @property
     def is_escape(self) -> bool:
@@ -91,6 +102,7 @@ class Columns:
 
     is_defective: Flags
     probability: Floats
+    rank: Floats
     anomaly: Floats
     mse: Floats
     called_defective: Flags
@@ -115,6 +127,7 @@ def columns(photos: Sequence[JudgedPhoto]) -> Columns:
     return Columns(
         is_defective=flags([p.is_defective for p in photos]),
         probability=floats([p.scores.defect_probability for p in photos]),
+        rank=floats([p.rank for p in photos]),
         anomaly=floats([p.scores.anomaly_score for p in photos]),
         mse=floats([p.scores.mse for p in photos]),
         called_defective=flags([p.outcome.is_defective for p in photos]),
@@ -133,6 +146,7 @@ def row(photo: JudgedPhoto) -> dict[str, Any]:
         "label": photo.label,
         "seen_in_training": photo.is_seen,
         **asdict(photo.scores),
+        "rank": photo.rank,
         "called_defective": photo.outcome.is_defective,
         "called_anomalous": photo.outcome.is_anomalous,
         "verdict": photo.outcome.verdict,

@@ -86,8 +86,8 @@ def figures(photos: Sequence[JudgedPhoto]) -> dict[str, Any]:
         "good": len(good),
         "defective": len(defective),
         "classifier": {
-            "auroc": _auroc(table.is_defective, table.probability),
-            "average_precision": _average_precision(table.is_defective, table.probability),
+            "auroc": _auroc(table.is_defective, table.rank),
+            "average_precision": _average_precision(table.is_defective, table.rank),
             **_called(table.is_defective, table.called_defective),
         },
         "autoencoder": {
@@ -156,7 +156,7 @@ def _of_type(photos: Sequence[JudgedPhoto], label: str) -> dict[str, Any]:
         "called_anomalous": sum(photo.outcome.is_anomalous for photo in of_type),
         "held": _count(of_type, Disposition.HOLD),
         "escapes": sum(photo.is_escape for photo in of_type),
-        "classifier_auroc": _auroc(table.is_defective, table.probability),
+        "classifier_auroc": _auroc(table.is_defective, table.rank),
         "autoencoder_auroc": _auroc(table.is_defective, table.anomaly),
     }
 
@@ -193,8 +193,8 @@ def _intervals(
     good = len(table.is_defective) - defective
     return {
         "classifier": {
-            "auroc": _auroc_interval(table.is_defective, table.probability, drawn),
-            "average_precision": _precision_interval(table.probability, drawn),
+            "auroc": _auroc_interval(table.is_defective, table.rank, drawn),
+            "average_precision": _precision_interval(table.rank, drawn),
             **_called_intervals(table.is_defective, table.called_defective, drawn),
         },
         "autoencoder": {
@@ -224,7 +224,7 @@ def _of_type_intervals(
         "called_defective_rate": exact(int((is_type & table.called_defective).sum()), images),
         "called_anomalous_rate": exact(int((is_type & table.called_anomalous).sum()), images),
         "escape_rate": None if label == GOOD else exact(escapes, images),
-        "classifier_auroc": _auroc_interval(table.is_defective, table.probability, both),
+        "classifier_auroc": _auroc_interval(table.is_defective, table.rank, both),
         "autoencoder_auroc": _auroc_interval(table.is_defective, table.anomaly, both),
     }
 
@@ -270,7 +270,7 @@ def _called_intervals(
 
 
 def _curves(table: Columns) -> dict[str, Any]:
-    models = {"classifier": table.probability, "autoencoder": table.anomaly}
+    models = {"classifier": table.rank, "autoencoder": table.anomaly}
     return {
         "roc": {name: curves.roc(s, table.is_defective) for name, s in models.items()},
         "precision_recall": {

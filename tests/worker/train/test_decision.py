@@ -3,12 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from worker.inspect.preprocess import Photo, Quality
 from worker.train.calibration import Policy
 from worker.train.crossvalidation import AutoencoderReadings, ClassifierReadings
 from worker.train.dataset import LabelledPhoto
 from worker.train.decision import Readings, fit_decider, judge_out_of_fold
+from worker.train.judged import row
+from worker.train.metrics import figures
 
 DATA = Path("data")
 
@@ -120,3 +123,16 @@ def test_paths_and_scores_are_those_of_the_photo():
             photo.scores.defect_probability >= photo.thresholds.defect_probability
         )
         assert not photo.is_seen
+
+
+def test_photos_are_ranked_as_one_bundle_would_whatever_the_temperature_of_their_fold():
+    some = readings()
+    # One fold is so sure of itself that others must be stretched: its own temperature is another.
+    some.classifier.margins[some.fold_of == 1] *= 8
+    photos = judged(some)
+
+    found = figures(photos)["classifier"]
+    assert found["auroc"] == roc_auc_score(some.is_defective, some.classifier.margins)
+    probabilities = [photo.scores.defect_probability for photo in photos]
+    assert found["auroc"] != roc_auc_score(some.is_defective, probabilities)
+    assert [row(photo)["rank"] for photo in photos] == some.classifier.margins.tolist()
