@@ -20,7 +20,8 @@ from worker.train.quantisation import quantise_graph
 
 @pytest.fixture(scope="module")
 def pixels(photos):
-    return np.stack([photo.pixels for photo in photos])
+    """Few: bf16 without instructions for it takes seconds a photo."""
+    return np.stack([photo.pixels for photo in photos[:4]])
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,10 @@ def make(name, model):
     return OpenVinoEngine(name, read_graph(model.backbone, sha256=sha256), backbone_sha256=sha256)
 
 
+def is_openvino(engine):
+    return engine.name.startswith("openvino")
+
+
 @pytest.fixture(
     scope="module",
     params=[openvino_engine.FP32, openvino_engine.BF16, cuda_engine.FP32, cuda_engine.BF16],
@@ -54,7 +59,7 @@ def engine(request, bottle):
 def test_maps_are_the_reference_up_to_the_rounding_of_the_precision(engine, reference, pixels):
     expected = reference.features(pixels)
     maps = engine.features(pixels)
-    assert maps.shape == (10, 1024, 8, 8)
+    assert maps.shape == (4, 1024, 8, 8)
     assert maps.dtype == torch.float32
     error = ((maps - expected).norm() / expected.norm()).item()
     assert error < (1e-5 if engine.name.endswith("fp32") else 0.05)
@@ -70,7 +75,7 @@ def test_the_second_opinion_is_fp32_on_every_engine(engine, reference, bottle, p
 def test_what_a_photo_gets_does_not_depend_on_its_neighbours(engine, pixels):
     together = engine.features(pixels)
     alone = torch.cat([engine.features(pixels[i : i + 1]) for i in range(len(pixels))])
-    exact = engine.name.startswith("openvino")
+    exact = is_openvino(engine)
     torch.testing.assert_close(
         together, alone, rtol=0 if exact else 2e-2, atol=0 if exact else 5e-2
     )
@@ -78,18 +83,18 @@ def test_what_a_photo_gets_does_not_depend_on_its_neighbours(engine, pixels):
 
 def test_threads_that_share_an_engine_get_their_own_answers(engine, pixels):
     expected = engine.features(pixels)
-    parts = [slice(0, 4), slice(4, 5), slice(5, 10), slice(2, 8)]
+    parts = [slice(0, 2), slice(2, 3), slice(1, 4), slice(2, 4)] * (3 if is_openvino(engine) else 1)
     with ThreadPoolExecutor(max_workers=4) as pool:
-        answers = list(pool.map(lambda part: engine.features(pixels[part]), parts * 3))
-    for part, maps in zip(parts * 3, answers, strict=True):
+        answers = list(pool.map(lambda part: engine.features(pixels[part]), parts))
+    for part, maps in zip(parts, answers, strict=True):
         torch.testing.assert_close(maps, expected[part], rtol=2e-2, atol=5e-2)
 
 
 def test_batches_above_the_largest_graph_come_back_whole(bottle, pixels, monkeypatch):
-    monkeypatch.setattr(cuda_engine, "_SIZES", (1, 2, 4))
+    monkeypatch.setattr(cuda_engine, "_SIZES", (1, 2))
     engine = make(cuda_engine.FP32, bottle)
     torch.testing.assert_close(
-        engine.features(pixels)[9], engine.features(pixels[9:])[0], rtol=1e-4, atol=1e-4
+        engine.features(pixels[:3])[2], engine.features(pixels[2:3])[0], rtol=1e-4, atol=1e-4
     )
 
 
