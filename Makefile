@@ -5,8 +5,10 @@ BIN := .venv/bin
 .PHONY: run test check bench audit sbom clean
 run: .venv/ready
 	$(BIN)/defectscope up --samples --data-dir data
+# Two files at a time; but what starts whole stacks and looks at clocks runs alone.
 test: .venv/ready
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/system
+	$(BIN)/pytest tests/system
 check: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 bench: .venv/ready

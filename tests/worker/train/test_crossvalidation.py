@@ -20,8 +20,8 @@ def random_features(count: int) -> CachedFeatures:
     return CachedFeatures(maps, synthetic, is_defective)
 
 
-def folds(count: int) -> np.ndarray:
-    return np.arange(count) % 5
+def folds(count: int, number: int = 5) -> np.ndarray:
+    return np.arange(count) % number
 
 
 def labelled(tmp_path, label, count, *, spot=0, groups=None):
@@ -127,7 +127,7 @@ def _short(monkeypatch):
 @pytest.mark.usefixtures("_short")
 def test_defects_change_nothing_in_how_good_photos_are_read(tmp_path):
     good = labelled(tmp_path, "good", 10)
-    fold_of = np.concatenate([folds(10), folds(5)])
+    fold_of = np.concatenate([folds(10, 2), folds(5, 2)])
     dark, bright = (
         read_autoencoder(
             [*good, *labelled(tmp_path, "spot", 5, spot=value)],
@@ -146,7 +146,7 @@ def test_a_spot_that_no_good_part_has_is_stranger_than_all_of_them(tmp_path):
     photos = [*labelled(tmp_path, "good", 10), *labelled(tmp_path, "spot", 5, spot=5)]
     readings = read_autoencoder(
         photos,
-        np.concatenate([folds(10), folds(5)]),
+        np.concatenate([folds(10, 2), folds(5, 2)]),
         seed=0,
         stages=Stages(tmp_path / "s", {}),
     )
@@ -162,6 +162,6 @@ def test_a_good_photo_is_measured_by_the_good_photos_of_other_folds(tmp_path):
     good = labelled(tmp_path, "good", 10)
     odd = labelled(tmp_path, "good", 1, spot=60)[0]
     photos = [odd, *good[1:]]
-    readings = read_autoencoder(photos, folds(10), seed=0, stages=Stages(tmp_path / "s", {}))
+    readings = read_autoencoder(photos, folds(10, 2), seed=0, stages=Stages(tmp_path / "s", {}))
     assert readings.scores.argmax() == 0
     assert readings.scores[0] > 3 * np.median(readings.scores)

@@ -10,7 +10,7 @@ from worker.train.calibration import Policy
 from worker.train.crossvalidation import AutoencoderReadings, ClassifierReadings
 from worker.train.dataset import LabelledPhoto
 from worker.train.decision import Readings, fit_decider, judge_out_of_fold
-from worker.train.judged import row
+from worker.train.judged import columns
 from worker.train.metrics import figures
 
 DATA = Path("data")
@@ -135,4 +135,4 @@ def test_photos_are_ranked_as_one_bundle_would_whatever_the_temperature_of_their
     assert found["auroc"] == roc_auc_score(some.is_defective, some.classifier.margins)
     probabilities = [photo.scores.defect_probability for photo in photos]
     assert found["auroc"] != roc_auc_score(some.is_defective, probabilities)
-    assert [row(photo)["rank"] for photo in photos] == some.classifier.margins.tolist()
+    assert columns(photos).rank.tolist() == some.classifier.margins.tolist()

@@ -10,18 +10,16 @@ import pytest
 from shared.errors import UnusableData
 from worker.inspect.engines.openvino_engine import OpenVinoEngine
 from worker.inspect.preprocess import prepare
-from worker.train import autoencoder, calibration, crossvalidation, features, head
+from worker.train import calibration, crossvalidation, features
 from worker.train import train as training
 from worker.train.synthetic_defects import Damaged
 from worker.train.train import train
 
 
 @pytest.fixture(autouse=True)
-def _short(monkeypatch):
-    monkeypatch.setattr(head, "STEPS", 5)
-    monkeypatch.setattr(autoencoder, "STEPS", 1)
+def _short(short, monkeypatch):
+    """And each photo as it is only: pictures are known by their pixels."""
     monkeypatch.setattr(features, "COPIES", 1)
-    monkeypatch.setattr(features, "MOST_SYNTHETIC", 1)
     monkeypatch.setattr(training, "COPIES", 1)
 
 

@@ -30,6 +30,8 @@ def bottles():
 def _small(monkeypatch, bottles):
     monkeypatch.setattr(pretraining, "Bottles", lambda *_: bottles)
     monkeypatch.setattr(pretraining_views, "PRODUCTS", 1)
+    for module in (pretraining, pretraining_views):
+        monkeypatch.setattr(module, "VIEWS", 4)
 
 
 def test_a_step_is_the_same_whenever_it_is_drawn_and_no_two_are_alike(bottles):

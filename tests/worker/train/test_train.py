@@ -13,19 +13,12 @@ from shared.errors import Conflict, InvalidInput, UnusableData
 from worker.inspect.bundle import load_bundle
 from worker.inspect.files import judge_files, open_bundle
 from worker.inspect.pipeline import Judgement
-from worker.train import autoencoder, features, head, reference
+from worker.train import autoencoder, reference
 from worker.train import train as training
 from worker.train.sources import obtain_backbone
 from worker.train.train import train
 
-
-@pytest.fixture(autouse=True)
-def _short(monkeypatch):
-    monkeypatch.setattr(head, "STEPS", 60)
-    monkeypatch.setattr(autoencoder, "STEPS", 4)
-    monkeypatch.setattr(features, "COPIES", 2)
-    monkeypatch.setattr(features, "MOST_SYNTHETIC", 1)
-    monkeypatch.setattr(training, "COPIES", 2)
+pytestmark = pytest.mark.usefixtures("short")
 
 
 def picture(seed: list[int], is_defective: bool) -> np.ndarray:
