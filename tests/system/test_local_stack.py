@@ -13,6 +13,12 @@ import pytest
 from PIL import Image
 
 COMMAND = str(Path(sys.executable).parent / "defectscope")
+BUNDLE = Path(__file__).parents[2] / "worker" / "bundles" / "bottle"
+SCORES = (
+    ("classifier", "defect_probability"),
+    ("autoencoder", "mse"),
+    ("autoencoder", "anomaly_score"),
+)
 SAMPLES = sorted((Path(__file__).parents[2] / "shared" / "samples").iterdir())
 
 
@@ -66,6 +72,24 @@ def test_submit_prints_a_document_a_line_and_its_exit_code_tells_the_outcome(sta
     assert {document["part"]["lot"] for document in documents} == {"L7"}
     all_pass = all(document["disposition"] == "pass" for document in documents)
     assert done.returncode == (0 if all_pass else 1)
+
+
+def test_the_service_says_what_predict_says(stack):
+    folder = SAMPLES[0].parent
+    submitted, predicted = (
+        [json.loads(line) for line in stack.run(*command, "--json").stdout.splitlines()]
+        for command in (("submit", str(folder)), ("predict", str(BUNDLE), str(folder)))
+    )
+
+    assert [document["path"] for document in submitted] == [
+        document["path"] for document in predicted
+    ]
+    for said, expected in zip(submitted, predicted, strict=True):
+        for what in ("digest", "engine"):
+            assert said["model"][what] == expected["model"][what]
+        assert said["verdict"] == expected["verdict"]
+        for model, score in SCORES:
+            assert said[model][score] == pytest.approx(expected[model][score], rel=1e-4, abs=1e-4)
 
 
 def test_submitting_nonsense_is_an_error_that_says_so(stack, tmp_path):
