@@ -23,6 +23,8 @@ from shared.errors import (
     DefectScopeError,
     NotFound,
     TooLarge,
+    Unavailable,
+    UploadUsed,
 )
 from shared.ids import new_id
 from shared.image_headers import ImageHeader, read_header, sniff_header
@@ -84,7 +86,10 @@ def accept_submission(
     else:
         if idempotency_key and (earlier := _find_replay(caller, idempotency_key, payload)):
             return Accepted(earlier, None)  # an upload that is spent cannot be looked at again
-        image = _look_at(caller, upload_id, settings)
+        try:
+            image = _look_at(caller, upload_id, settings)
+        except UploadUsed as error:
+            return _same_upload(caller, idempotency_key, payload, error)
     try:
         with transaction() as session:
             if upload_id is not None:
@@ -119,6 +124,8 @@ def accept_submission(
         if earlier is None:
             raise RuntimeError("an idempotency key vanished within its life") from None
         return Accepted(earlier, None)
+    except UploadUsed as error:
+        return _same_upload(caller, idempotency_key, payload, error)
     except DatabaseUnavailable:
         # The commit may have gone through before the connection broke: a row
         # without its photo would be worse than an orphan.
@@ -147,7 +154,7 @@ def accept_batch(
 
     With an idempotency key the same form sent again makes the same batch, and accepts only what
     was not accepted then. Raises NotFound for an unknown batch to add to, and what concerns all
-    photos.
+    photos: Unavailable if storage or the database was away for each of them.
     """
     _check_product(caller.organisation_id, submission.fields.product)
     batch_id = _begin_batch(caller, submission.batch_id, idempotency_key)
@@ -167,6 +174,9 @@ def accept_batch(
 
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
         outcomes = list(pool.map(accept_one, range(len(submission.photos))))
+    away = [outcome for outcome in outcomes if isinstance(outcome, Unavailable)]
+    if away and len(away) == len(outcomes):
+        raise away[0]
     names = [name for name, _ in submission.photos]
     return AcceptedBatch(batch_id, list(zip(names, outcomes, strict=True)))
 
@@ -189,6 +199,13 @@ def _begin_batch(caller: Caller, batch_id: str | None, idempotency_key: str | No
 def _find_replay(caller: Caller, key: str, payload: str) -> str | None:
     with transaction() as session:
         return idempotency.find(session, api_key_id=caller.key_id, key=key, payload_sha256=payload)
+
+
+def _same_upload(caller: Caller, key: str | None, payload: str, error: UploadUsed) -> Accepted:
+    """It was spent a moment ago, perhaps by the same request sent twice at once."""
+    if key is not None and (earlier := _find_replay(caller, key, payload)):
+        return Accepted(earlier, None)
+    raise error
 
 
 _known: TTLCache[str, frozenset[str]] = TTLCache(maxsize=1024, ttl=60)

@@ -28,7 +28,9 @@ def find_and_mend(*, mend: bool, console: Console) -> int:
             if mend:
                 store.delete(key)
         for inspection in found.inspections:
-            console.print(f"pictures of {inspection} are missing", soft_wrap=True)
+            console.print(f"the photo of {inspection} is missing", soft_wrap=True)
+        for inspection in found.without_map:
+            console.print(f"a map of {inspection} is missing; its photo is there", soft_wrap=True)
         if found.inspections and not stored:
             console.print(f"nothing at all is stored of {day}: is this the right store? left alone")
         elif mend and found.inspections:
@@ -38,6 +40,6 @@ def find_and_mend(*, mend: bool, console: Console) -> int:
                 )
     console.print(
         f"{len(days)} days: {objects} objects without a row, {inspections} inspections whose "
-        f"pictures are missing{'; mended' if mend and objects + inspections else ''}"
+        f"photo is missing{'; mended' if mend and objects + inspections else ''}"
     )
     return objects + inspections

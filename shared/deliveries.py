@@ -16,6 +16,7 @@ from sqlalchemy import (
     case,
     cast,
     delete,
+    exists,
     false,
     func,
     insert,
@@ -137,10 +138,11 @@ def replay(
 def redeliver(session: Session, *, organisation_id: str, delivery_id: str) -> WebhookDelivery:
     """Send this one again, from the first attempt on. Raises NotFound."""
     row = get(session, organisation_id=organisation_id, delivery_id=delivery_id)
+    # The endpoint first, as everybody who changes both.
+    _end_rest(session, row.endpoint_id)
     session.execute(
         update(WebhookDelivery).where(WebhookDelivery.id == delivery_id).values(**_AGAIN)
     )
-    _end_rest(session, row.endpoint_id)
     session.refresh(row)
     return row
 
@@ -210,11 +212,17 @@ def page(
 def forget_old(session: Session, *, days: int, limit: int = 1000) -> bool:
     """The log, and what is finished, are kept for so many days. Deletes at most `limit` of each;
     True if there may be more.
+
+    Of a part that waits for a person the deliveries stay: who was told of it hears of the decision.
     """
     oldest = func.now() - func.make_interval(0, 0, 0, days)
     attempts = select(WebhookAttempt.id).where(WebhookAttempt.at < oldest)
     finished = select(WebhookDelivery.id).where(
-        WebhookDelivery.finished_at < oldest, WebhookDelivery.status != DeliveryStatus.PENDING
+        WebhookDelivery.finished_at < oldest,
+        WebhookDelivery.status != DeliveryStatus.PENDING,
+        ~exists().where(
+            Review.inspection_id == WebhookDelivery.inspection_id, Review.decided_at.is_(None)
+        ),
     )
     counts = [
         len(

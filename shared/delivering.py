@@ -220,14 +220,23 @@ def settle(
 
 
 def extend(session: Session, endpoints: Iterable[Leased], *, duration: timedelta) -> None:
-    """Heartbeat: push the end of our leases forward. A lease that we lost stays lost."""
-    held = list(endpoints)
+    """Heartbeat: push the end of our leases forward. A lease that we lost stays lost.
+
+    An endpoint that somebody else holds, a long replay for instance, is skipped: the others of
+    this deliverer, and what it has not leased yet, must not wait for it.
+    """
+    leased = list(endpoints)
+    held = (
+        select(WebhookEndpoint.id)
+        .where(
+            WebhookEndpoint.id.in_([endpoint.id for endpoint in leased]),
+            WebhookEndpoint.lease_token.in_([endpoint.token for endpoint in leased]),
+        )
+        .with_for_update(key_share=True, skip_locked=True)
+    )
     session.execute(
         update(WebhookEndpoint)
-        .where(
-            WebhookEndpoint.id.in_([endpoint.id for endpoint in held]),
-            WebhookEndpoint.lease_token.in_([endpoint.token for endpoint in held]),
-        )
+        .where(WebhookEndpoint.id.in_(held))
         .values(lease_until=func.now() + duration)
         .execution_options(synchronize_session=False)
     )

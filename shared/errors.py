@@ -85,6 +85,12 @@ class Conflict(Rejected):
     code = "conflict"
 
 
+class UploadUsed(Conflict):
+    """The upload became an inspection already."""
+
+    code = "upload_used"
+
+
 class PreconditionFailed(Rejected):
     """The thing was changed since the caller looked at it."""
 

@@ -10,6 +10,7 @@ the lease. Every change leaves an event in the history.
       └──give_back, sweep─┘ └──fail, sweep (last attempt)──▶ failed
 """
 
+import itertools
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -117,7 +118,9 @@ def claim(
     if not due:
         return None
     first = due[0]
-    ids = [first.id] if first.is_alone else [row.id for row in due if not row.is_alone]
+    # One to be judged alone ends the batch before it: the next claim begins with it.
+    others = itertools.takewhile(lambda row: not row.is_alone, due)
+    ids = [first.id] if first.is_alone else [row.id for row in others]
 
     token = uuid4().hex
     rows = session.execute(

@@ -30,7 +30,10 @@ class Orphans:
     objects: tuple[str, ...]
     """Keys that no row names."""
     inspections: tuple[str, ...]
-    """Finished inspections that name an object which is not there."""
+    """Finished inspections whose photo is not there."""
+    without_map: tuple[str, ...] = ()
+    """Finished inspections whose photo is there, but a map of it is not: nobody needs to mend it,
+    and the photo stays."""
 
 
 def days(session: Session) -> Iterator[tuple[str, date]]:
@@ -82,8 +85,13 @@ def find(
             Inspection.pictures_deleted_at.is_(None),
         )
     )
-    incomplete = [row.id for row in rows if any(key not in objects for key in row[1:] if key)]
-    return Orphans(tuple(sorted(without_row)), tuple(incomplete))
+    without_photo, without_map = [], []
+    for id_, photo, *maps in rows:
+        if photo not in objects:
+            without_photo.append(id_)
+        elif any(key not in objects for key in maps if key):
+            without_map.append(id_)
+    return Orphans(tuple(sorted(without_row)), tuple(without_photo), tuple(without_map))
 
 
 def _named(session: Session, organisation: str, keys: Mapping[str, datetime]) -> set[str]:

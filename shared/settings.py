@@ -77,12 +77,19 @@ class Settings(BaseSettings):
     api_processes: int = Field(1, ge=1, description="API processes behind one port")
     max_upload_bytes: int = Field(10 * 1024 * 1024, gt=0, description="Largest photo, bytes")
     # The worker decodes within the same bounds, so these can only be made stricter.
-    min_side_px: int = Field(MIN_SIDE, ge=MIN_SIDE, description="Smallest width or height, pixels")
+    min_side_px: int = Field(
+        MIN_SIDE,
+        ge=MIN_SIDE,
+        description="Smallest width or height, pixels; can only be raised",
+    )
     max_pixels: int = Field(
-        MAX_PIXELS, gt=0, le=MAX_PIXELS, description="Largest width x height, pixels"
+        MAX_PIXELS,
+        gt=0,
+        le=MAX_PIXELS,
+        description="Largest width x height, pixels; can only be lowered",
     )
     max_wait_seconds: float = Field(
-        60, ge=0, description="Longest `Prefer: wait=N` that is honoured, seconds"
+        60, ge=0, description="Longest `Prefer: wait=N` or `?wait=N` that is honoured, seconds"
     )
     predict_wait_seconds: float = Field(
         30, ge=0, description="How long `/predict` waits for its verdict, seconds"
@@ -130,13 +137,14 @@ class Settings(BaseSettings):
     )
 
     url: str = Field(
-        "http://127.0.0.1:8000", description="Service that `submit` and `publish` talk to"
+        "http://127.0.0.1:8000",
+        description="Service that `submit`, `publish`, `export`, `products` and `keys` talk to",
     )
-    api_key: SecretStr | None = Field(None, description="Key that `submit` and `publish` use")
+    api_key: SecretStr | None = Field(None, description="Key that these commands use")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Log level")
     log_format: Literal["console", "json"] = Field(
-        "json", description="For people, or for machines"
+        "json", description="`console` for people, `json` for machines"
     )
 
     @field_validator("webhook_allowed_cidrs")

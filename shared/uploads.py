@@ -4,12 +4,13 @@ So the bytes need not pass the gateway. What may be put is bound beforehand: key
 digest, once, and for a while. Originals that nobody submitted are removed by the sweeper.
 """
 
+from collections.abc import Iterable
 from datetime import timedelta
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from shared.errors import Conflict, NotFound
+from shared.errors import NotFound, UploadUsed
 from shared.ids import is_id
 from shared.tables import Upload
 
@@ -44,7 +45,7 @@ def announce(
 def get(session: Session, *, organisation_id: str, upload_id: str) -> Upload:
     """An upload that can still be submitted; the row is locked.
 
-    Raises NotFound, also for what belongs to another organisation or has expired, and Conflict
+    Raises NotFound, also for what belongs to another organisation or has expired, and UploadUsed
     if it was submitted before.
     """
     if not is_id(upload_id, "up"):
@@ -61,10 +62,7 @@ def get(session: Session, *, organisation_id: str, upload_id: str) -> Upload:
     if upload is None:
         raise NotFound(f"There is no upload {upload_id}, or it has expired; begin a new one.")
     if upload.inspection_id is not None:
-        raise Conflict(
-            f"Upload {upload_id} was submitted already, as {upload.inspection_id}.",
-            code="upload_used",
-        )
+        raise UploadUsed(f"Upload {upload_id} was submitted already, as {upload.inspection_id}.")
     return upload
 
 
@@ -75,22 +73,23 @@ def spend(session: Session, *, upload_id: str, inspection_id: str) -> None:
     )
 
 
-def forget_expired(session: Session, *, limit: int = 100) -> list[str]:
-    """Delete up to `limit` uploads that were never submitted; the keys of what may lie in storage.
+def find_expired(session: Session, *, limit: int) -> dict[str, str]:
+    """Up to `limit` uploads that were never submitted: the key of what may lie in storage, by id.
 
     An hour late, so that nobody is putting or submitting one at this moment.
     """
-    expired = (
-        select(Upload.id)
+    rows = session.execute(
+        select(Upload.id, Upload.key)
         .where(Upload.inspection_id.is_(None), Upload.expires_at < func.now() - LIFE)
         .limit(limit)
-        .with_for_update(skip_locked=True)
     )
-    return list(
-        session.scalars(
-            delete(Upload)
-            .where(Upload.id.in_(expired))
-            .returning(Upload.key)
-            .execution_options(synchronize_session=False)
-        )
+    return {row.id: row.key for row in rows}
+
+
+def forget(session: Session, upload_ids: Iterable[str]) -> None:
+    """Delete the rows of these, whose objects are gone."""
+    session.execute(
+        delete(Upload)
+        .where(Upload.id.in_(list(upload_ids)), Upload.inspection_id.is_(None))
+        .execution_options(synchronize_session=False)
     )

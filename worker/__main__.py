@@ -66,15 +66,7 @@ def main() -> None:
         """Whoever listens here keeps Celery from setting up logging of its own."""
 
     @worker_ready.connect(weak=False)
-    def start(**_: object) -> None:
-        # Nothing here may fail: Celery would swallow it, and go on without heartbeat and sweeper.
-        deliverers.start()
-        leases.start()
-        upkeep.start()
-        loading.start()
-        tidying.start()
-        for look in looks:
-            look.start()
+    def tell(**_: object) -> None:
         log.info(
             "worker_ready",
             slots=settings.slots,
@@ -85,6 +77,14 @@ def main() -> None:
     def stop(**_: object) -> None:
         judging.stop()
 
+    # Before Celery, which waits for Redis: what is queued is judged without it, too.
+    deliverers.start()
+    leases.start()
+    upkeep.start()
+    loading.start()
+    tidying.start()
+    for look in looks:
+        look.start()
     # It warns of root because of pickle; our messages are JSON and have no content.
     warnings.simplefilter("ignore", SecurityWarning)
     celery_app().worker_main(

@@ -39,6 +39,10 @@ class DecoderDied(DefectScopeError):
     code = "unreadable_image"
 
 
+class DecodersBroken(Exception):
+    """Not even a decoder without a file comes to its end: the fault is not that of any file."""
+
+
 class Decoder:
     """Safe to share between threads."""
 
@@ -61,7 +65,17 @@ class Decoder:
         self._run(_nothing)
 
     def prepare(self, data: bytes) -> Photo:
-        """As `preprocess.prepare`. Raises the same errors, and DecoderDied."""
+        """As `preprocess.prepare`. Raises the same errors, DecoderDied and DecodersBroken."""
+        try:
+            return self._prepare(data)
+        except DecoderDied:
+            try:
+                self.warm()
+            except Exception as error:
+                raise DecodersBroken("No decoder can be started.") from error
+            raise
+
+    def _prepare(self, data: bytes) -> Photo:
         try:
             photo: Photo = self._run(prepare, data)
         except TookTooLong:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import TypeVar
 
+import numpy as np
 import structlog
 
 from shared import inspections
@@ -31,10 +32,10 @@ from shared.queue import Ringer, tell_finished
 from shared.settings import Settings
 from shared.shadows import ShadowJudgement
 from shared.storage import map_key, storage
-from worker.decoding import Decoder
-from worker.inspect.pipeline import Judgement
-from worker.inspect.preprocess import Photo
-from worker.leases import Leases
+from worker.decoding import Decoder, DecodersBroken
+from worker.inspect.pipeline import Inspector, Judgement
+from worker.inspect.preprocess import SIDE, Photo, measure_quality
+from worker.leases import Leases, end_process
 from worker.models import LoadedModel, Models
 from worker.shadowing import judge_in_shadow
 
@@ -42,6 +43,7 @@ log = structlog.stdlib.get_logger()
 
 _STORAGE_PAUSE = timedelta(seconds=2)
 _RECORD_TRIES = 5
+_NOTHING = np.zeros((SIDE, SIDE, 3), np.uint8)
 
 
 _T = TypeVar("_T")
@@ -77,6 +79,14 @@ class _Setback:
     is_its_fault: bool
 
 
+class _EngineBroken(Exception):
+    """The engine fails on an empty photo, too: a GPU that fell off the bus, memory that is gone."""
+
+
+_BROKEN = (DecodersBroken, _EngineBroken)
+"""What only another process can mend. No photo pays for it with an attempt."""
+
+
 class Judging:
     """Claims, judges and records for this worker process."""
 
@@ -88,13 +98,17 @@ class Judging:
         decoder: Decoder,
         bell: Ringer,
         worker: str,
+        *,
+        give_up: Callable[[], None] = end_process,
     ) -> None:
+        """`give_up`: ends this process, which whoever runs it starts again."""
         self._settings = settings
         self._models = models
         self._decoder = decoder
         self._leases = leases
         self._deliverers = bell
         self._worker = worker
+        self._give_up = give_up
         self._stopping = threading.Event()
         self._slots = threading.BoundedSemaphore(settings.slots)
         self._last_source = ""
@@ -152,6 +166,10 @@ class Judging:
         self._record(batch, stored)
         setbacks = [*setbacks, *more, *still_more]
         self._settle(batch, setbacks)
+        if broken := [s.error for s in setbacks if isinstance(s.error, _BROKEN)]:
+            # Going on would fail all that is queued, faster than others can judge it.
+            log.critical("worker_broken", error=repr(broken[0]))
+            self._give_up()
         return not stored and not any(setback.is_its_fault for setback in setbacks)
 
     def _fetch(self, claimed: Sequence[Claimed]) -> tuple[list[_Ready], list[_Setback]]:
@@ -169,7 +187,7 @@ class Judging:
                 photo = self._decoder.prepare(data)
             except NotFound:
                 return self._lost(one)
-            except StorageUnavailable as error:
+            except (StorageUnavailable, DecodersBroken) as error:
                 return _Setback(one, error, is_its_fault=False)
             except Exception as error:
                 return _Setback(one, error, is_its_fault=True)
@@ -217,7 +235,9 @@ class Judging:
                 )
             except Exception as error:
                 log.exception("inference_failed", images=len(group))
-                setbacks += [_Setback(one.claimed, error, is_its_fault=True) for one, _ in group]
+                cause = error if _is_sound(inspector) else _EngineBroken(repr(error))
+                is_its_fault = cause is error
+                setbacks += [_Setback(one.claimed, cause, is_its_fault) for one, _ in group]
                 continue
             for (one, model), judgement, shadow in zip(group, judgements, shadows, strict=True):
                 if judgement.scores.are_finite:
@@ -370,6 +390,15 @@ class Judging:
             isinstance(setback.error, Rejected)
             or setback.claimed.attempts >= self._settings.max_attempts
         )
+
+
+def _is_sound(inspector: Inspector) -> bool:
+    try:
+        inspector.features([Photo(_NOTHING, measure_quality(_NOTHING))])
+    except Exception:
+        log.exception("engine_broken")
+        return False
+    return True
 
 
 def _split(outcomes: Sequence[_T | _Setback], kind: type[_T]) -> tuple[list[_T], list[_Setback]]:

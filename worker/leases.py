@@ -24,7 +24,7 @@ log = structlog.stdlib.get_logger()
 class Leases:
     def __init__(self, settings: Settings, *, give_up: Callable[[], None] | None = None) -> None:
         self._settings = settings
-        self._give_up = give_up or _end
+        self._give_up = give_up or end_process
         self._lock = threading.Lock()
         self._since: dict[str, float] = {}
         self._stopped = threading.Event()
@@ -73,6 +73,6 @@ class Leases:
             inspections.extend(session, list(since), lease=self._settings.lease)
 
 
-def _end() -> None:
+def end_process() -> None:
     """Without clean-up: a hung thread cannot be stopped, and would be waited for."""
     os._exit(70)

@@ -18,7 +18,7 @@ log = structlog.stdlib.get_logger()
 
 _LOCK = 0x0DEF71D7
 _OBJECTS_AT_ONCE = 100
-"""Uploads, and inspections whose pictures are deleted before their rows say so."""
+"""Uploads, and inspections, whose objects are deleted before their rows say so."""
 _PAUSE_SECONDS = 60
 """Things are kept for hours or days: nobody waits for this."""
 
@@ -39,18 +39,21 @@ class Tidying:
     def _some(self) -> bool:
         """A bounded part of everything; True if there may be more of anything."""
         is_more = False
-        abandoned: list[str] = []
+        abandoned: dict[str, str] = {}
         pictures: list[Pictures] = []
         with transaction() as session:
             if session.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK}):
                 is_more |= idempotency.forget_old(session)
                 is_more |= deliveries.forget_old(session, days=self._log_days)
                 sessions.forget_old(session)
-                abandoned = uploads.forget_expired(session, limit=_OBJECTS_AT_ONCE)
+                abandoned = uploads.find_expired(session, limit=_OBJECTS_AT_ONCE)
                 pictures = retention.find_expired(session, limit=_OBJECTS_AT_ONCE)
                 is_more |= _OBJECTS_AT_ONCE in {len(abandoned), len(pictures)}
-        for key in (*abandoned, *(key for entry in pictures for key in entry.keys)):
+        for key in (*abandoned.values(), *(key for entry in pictures for key in entry.keys)):
             storage().delete(key)
+        if abandoned:
+            with transaction() as session:
+                uploads.forget(session, abandoned)
         if pictures:
             with transaction() as session:
                 retention.note_deleted(

@@ -12,6 +12,8 @@ from api.routes.inspections import SUBMISSION_BODY, IdempotencyHeader, read_when
 from api.schemas import PredictionOut
 from api.submission import read_submission
 from shared.accepting import new_inspection_id
+from shared.errors import Unavailable
+from shared.inspection_document import InspectionOut
 
 router = APIRouter(tags=["inspections"], dependencies=[FIRST])
 
@@ -55,13 +57,19 @@ async def predict(
         )
         del submission  # the wait for the verdict need not hold the photo
     gateway.bell.ring()
-    inspection = await read_when_finished(
-        gateway.waiting,
-        caller,
-        accepted.inspection_id,
-        base_url,
-        gateway.settings.predict_wait_seconds,
-    )
+    try:
+        inspection = await read_when_finished(
+            gateway.waiting,
+            caller,
+            accepted.inspection_id,
+            base_url,
+            gateway.settings.predict_wait_seconds,
+        )
+    except Unavailable:
+        if accepted.inspection is None:
+            raise  # with its Idempotency-Key it can be asked for again
+        # It is accepted, whatever became of the database since: a 503 would bring it again.
+        inspection = InspectionOut.of(accepted.inspection, base_url)
     return JSONResponse(
         PredictionOut.of(inspection).model_dump(mode="json"),
         200 if inspection.is_terminal else 202,

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
+from shared.errors import StorageUnavailable
+from shared.storage import storage
 from shared.tables import Inspection, Scope
 
 
@@ -48,6 +50,21 @@ def test_a_file_that_is_refused_harms_no_other(api, png):
         "unreadable_image",
     ]
     assert api.get(body["urls"]["self"]).json()["total"] == 1
+
+
+def test_with_storage_away_none_is_accepted_and_the_sender_comes_again(api, png, db, monkeypatch):
+    def away(*_):
+        raise StorageUnavailable("The object storage cannot be reached.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(storage()), "put", away)
+        answer = send(api, png, png, key="k")
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"]
+    assert db.scalars(select(Inspection)).all() == []
+
+    again = send(api, png, png, key="k")
+    assert (again.status_code, again.json()["accepted"]) == (202, 2)
 
 
 def test_the_name_of_a_file_is_told_back_whatever_it_is(api, png):
@@ -130,7 +147,6 @@ def test_forms_that_are_no_batch(api, files, code):
 
 
 def test_an_unknown_product_costs_no_object(api, png, monkeypatch):
-    from shared.storage import storage
 
     monkeypatch.setattr(type(storage()), "put", lambda *_: pytest.fail("stored"))
     answer = send(api, png, product="cable")

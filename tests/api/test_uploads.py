@@ -1,6 +1,7 @@
 """Bytes that do not pass the gateway, and where they must."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import func, select, text
@@ -63,6 +64,19 @@ def test_with_an_idempotency_key_the_second_submission_is_the_first(api, uploade
     )
     assert first.json()["id"] == again.json()["id"]
     assert again.headers["Idempotency-Replayed"] == "true"
+
+
+def test_one_upload_submitted_many_times_at_once_with_one_key_is_one_inspection(api, uploaded, db):
+    def submit(_):
+        return api.post(
+            "/v1/inspections", json={"upload_id": uploaded}, headers={"Idempotency-Key": "k"}
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(submit, range(16)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert db.scalar(select(func.count()).select_from(Inspection)) == 1
 
 
 def test_nothing_put_yet_is_told_and_can_still_be_put(api, png):
@@ -128,7 +142,9 @@ def test_what_nobody_submitted_is_forgotten_with_its_file(api, uploaded, png, db
             {"id": uploaded},
         )
     with transaction() as session:
-        assert uploads.forget_expired(session) == [key]
+        expired = uploads.find_expired(session, limit=10)
+        assert expired == {uploaded: key}
+        uploads.forget(session, expired)
     assert api.post("/v1/inspections", json={"upload_id": uploaded}).status_code == 404
     db.expire_all()
     assert db.scalars(select(Upload.id)).all() == [kept]

@@ -152,6 +152,26 @@ def test_a_row_without_its_object_is_found_until_that_is_noted(find, submitted):
     assert find().inspections == ()
 
 
+def test_a_photo_whose_map_is_missing_is_told_and_stays(find, submitted, store):
+    """Noted as without pictures, it would be an object without a row the next time."""
+    id_, key = submitted()
+    with transaction() as session:
+        session.execute(
+            update(Inspection)
+            .where(Inspection.id == id_)
+            .values(overlay_key=map_key(key, "0123456789", "overlay"))
+        )
+
+    for _ in range(2):
+        found = find()
+        assert found == orphans.Orphans((), (), (id_,))
+        with transaction() as session:
+            retention.note_deleted(
+                session, found.inspections, actor="orphans", event="pictures_missing"
+            )
+    assert store.exists(key)
+
+
 def test_every_day_since_the_organisation_began_is_looked_at(organisation):
     with transaction() as session:
         session.execute(

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from shared import accepting, endpoints, inspections, products, reviews, shadows
+from shared import accepting, deliveries, inspections, products, reviews, shadows
 from shared.db import engine, transaction
-from shared.endpoints import SUBSCRIBABLE, Filter
 from shared.errors import Conflict, InvalidInput, NotFound
 from shared.inspections import Failure, Recorded
 from shared.reviews import Decided, Filters
@@ -24,7 +23,7 @@ from shared.tables import (
     VerdictSource,
 )
 from shared.verdicts import Disposition, Outcome, ReviewReason, Scores, Verdict
-from shared.webhook_tables import Event, WebhookDelivery
+from shared.webhook_tables import DeliveryStatus, Event, WebhookDelivery
 
 LEASE = timedelta(minutes=2)
 SOON = datetime(2100, 1, 1, 12, 0, tzinfo=UTC)
@@ -168,23 +167,6 @@ def everything(db):
     )
     db.expire_all()
     return [db.scalar(text(f"SELECT json_agg(t ORDER BY t.id) FROM {table} t")) for table in tables]
-
-
-@pytest.fixture
-def endpoint(organisation) -> Callable[..., str]:
-    def make(events=SUBSCRIBABLE, **filter_):
-        with transaction() as session:
-            return endpoints.create(
-                session,
-                organisation_id=organisation,
-                url="https://mes.example/hook",
-                events=events,
-                filter_=Filter(**filter_),
-                description="",
-                actor="test",
-            ).id
-
-    return make
 
 
 # -- which one is next
@@ -488,13 +470,33 @@ def test_who_was_told_that_a_part_is_on_hold_hears_what_becomes_of_it(db, hold, 
     for verdict in verdicts:
         decide(claim(review_id), Decided(verdict))
 
-    deliveries = db.scalars(
-        select(WebhookDelivery).where(WebhookDelivery.endpoint_id == told)
-    ).all()
-    heard = [delivery.event for delivery in sorted(deliveries, key=lambda one: one.id)]
+    told_of = db.scalars(select(WebhookDelivery).where(WebhookDelivery.endpoint_id == told)).all()
+    heard = [delivery.event for delivery in sorted(told_of, key=lambda one: one.id)]
     assert heard == [Event.INSPECTION_COMPLETED, *[Event.REVIEW_DECIDED] * len(verdicts)]
     others = db.scalars(select(WebhookDelivery.event).where(WebhookDelivery.endpoint_id != told))
     assert set(others) == {Event.INSPECTION_COMPLETED}
+
+
+def test_who_was_told_long_ago_still_hears_what_becomes_of_the_part(db, hold, endpoint):
+    """The log of deliveries is tidied; what it says of a part that waits is needed still."""
+    endpoint(dispositions=[Disposition.HOLD])
+    review_id = hold()
+    with transaction() as session:
+        session.execute(
+            update(WebhookDelivery).values(
+                status=DeliveryStatus.DELIVERED, finished_at=func.now() - timedelta(days=60)
+            )
+        )
+    with transaction() as session:
+        deliveries.forget_old(session, days=30)
+    decide(claim(review_id), GOOD)
+
+    events = select(WebhookDelivery.event).order_by(WebhookDelivery.id)
+    assert db.scalars(events).all() == [Event.INSPECTION_COMPLETED, Event.REVIEW_DECIDED]
+
+    with transaction() as session:
+        deliveries.forget_old(session, days=30)
+    assert db.scalars(events).all() == [Event.REVIEW_DECIDED]
 
 
 def test_a_later_decision_supersedes_and_the_first_can_still_be_read(db, hold, endpoint):
@@ -514,8 +516,8 @@ def test_a_later_decision_supersedes_and_the_first_can_still_be_read(db, hold, e
     assert inspection_of(db, review_id).disposition is Disposition.REJECT
     event = db.scalars(select(InspectionEvent).order_by(InspectionEvent.id.desc())).first()
     assert event.detail["supersedes"] == first.id
-    deliveries = db.scalars(select(WebhookDelivery.decision_id)).all()
-    assert sorted(deliveries) == sorted([first.id, second.id])
+    told_of = db.scalars(select(WebhookDelivery.decision_id)).all()
+    assert sorted(told_of) == sorted([first.id, second.id])
 
 
 def test_what_is_claimed_to_decide_it_anew_and_left_stays_decided_as_it_was(db, hold):

@@ -68,6 +68,19 @@ def test_one_source_alone_gets_every_place_oldest_first(submit, claim):
     assert claim(4) == []
 
 
+def test_a_photo_to_be_judged_alone_has_its_turn_beside_long_lots(submit, claim):
+    """Left out of each batch, it would wait until one of the lots is at its end."""
+    lots = [submit(name, 12) for name in "ab"]
+    alone = lots[1][0]
+    with transaction() as session:
+        session.execute(
+            text("UPDATE inspections SET is_alone = true WHERE id = :id"), {"id": alone}
+        )
+    batches = [claim(4, after="b"), claim(4), claim(4)]
+    assert [alone] in batches
+    assert sum(alone in batch for batch in batches) == 1
+
+
 def test_more_sources_than_places_all_get_their_turn(submit, claim):
     first = {name: submit(name, 3) for name in "abcdefg"}
     taken = [claim(3), claim(3), claim(3)]

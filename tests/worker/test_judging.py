@@ -22,6 +22,7 @@ from shared.settings import get_settings
 from shared.storage import storage
 from shared.tables import Inspection, InspectionEvent, Status
 from shared.verdicts import Disposition, Outcome, Scores, Verdict
+from worker.decoding import DecoderDied
 from worker.inspect.pipeline import Judgement
 from worker.judging import Judging
 from worker.leases import Leases
@@ -86,9 +87,18 @@ def models(inspector):
 
 
 @pytest.fixture
-def judging(services, models, decoder):
+def ended():
+    """Times that the worker wanted its process to end."""
+    return []
+
+
+@pytest.fixture
+def judging(services, models, decoder, ended):
     settings = get_settings()
-    return Judging(settings, models, Leases(settings), decoder, Ringer(), "worker:test")
+    return Judging(
+        *(settings, models, Leases(settings), decoder, Ringer(), "worker:test"),
+        give_up=lambda: ended.append("now"),
+    )
 
 
 @pytest.fixture
@@ -214,6 +224,47 @@ def test_a_poisoned_photo_fails_alone_after_three_attempts(db, judging, inspecto
     assert row(db, poisoned).attempts == 3
     # All four crash together, then each is judged alone: three pass, one crashes twice more.
     assert sorted(inspector.batches) == [1, 1, 1, 1, 1, 4]
+
+
+def gone(*_):
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+@pytest.mark.parametrize("what", ["engine", "decoders"])
+def test_what_only_a_new_process_can_mend_costs_no_photo_an_attempt(
+    db, judging, inspector, decoder, submit, monkeypatch, ended, what
+):
+    """Else a worker whose GPU is gone would fail all that is queued, faster than others judge."""
+    ids = [submit() for _ in range(3)]
+    if what == "engine":
+        monkeypatch.setattr(inspector, "features", gone)
+    else:
+        monkeypatch.setattr(decoder, "_run", gone)
+        monkeypatch.setattr(decoder, "_prepare", die)
+
+    judging.drain()
+
+    assert ended == ["now"]
+    for id_ in ids:
+        inspection = row(db, id_)
+        assert (inspection.status, inspection.attempts) == (Status.QUEUED, 0)
+        assert not inspection.is_alone
+
+
+def die(_):
+    raise DecoderDied("The decoder crashed on this file.")
+
+
+def test_a_photo_that_kills_its_decoder_pays_for_it_itself(
+    db, judging, decoder, submit, monkeypatch, ended
+):
+    id_ = submit()
+    monkeypatch.setattr(decoder, "_prepare", die)
+
+    judging.drain()
+
+    assert ended == []
+    assert (row(db, id_).status, row(db, id_).attempts) == (Status.FAILED, 3)
 
 
 def test_an_unusable_model_fails_the_photo_and_names_the_file(db, judging, models, submit):

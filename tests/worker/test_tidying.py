@@ -85,7 +85,9 @@ def test_one_worker_tidies_at_a_time(db, round_, old_photo):
     assert row(db, old_photo).pictures_deleted_at is None
 
 
-def test_uploads_that_nobody_submitted_go_with_their_object(db, organisation, round_):
+@pytest.fixture
+def abandoned(organisation):
+    """Key of an upload that nobody submitted."""
     storage().put("images/up.png", b"photo", "image/png")
     with transaction() as session:
         uploads.announce(
@@ -98,11 +100,30 @@ def test_uploads_that_nobody_submitted_go_with_their_object(db, organisation, ro
             sha256="00" * 32,
         )
         session.execute(update(Upload).values(expires_at=datetime.now(UTC) - timedelta(hours=2)))
+    return "images/up.png"
 
+
+def test_uploads_that_nobody_submitted_go_with_their_object(db, abandoned, round_):
     round_()
 
-    assert not storage().exists("images/up.png")
+    assert not storage().exists(abandoned)
     assert db.scalars(select(Upload)).all() == []
+
+
+def test_while_the_store_is_away_an_upload_keeps_its_row(db, abandoned, round_, monkeypatch):
+    """Else nobody would ever look for its object again."""
+
+    def away(_):
+        raise StorageUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage(), "delete", away)
+        with pytest.raises(StorageUnavailable):
+            round_()
+    assert db.scalars(select(Upload.key)).all() == [abandoned]
+
+    round_()
+    assert not storage().exists(abandoned)
 
 
 def test_idempotency_keys_go_when_they_no_longer_count(db, api_key, queued, round_):

@@ -23,8 +23,8 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 _PATH = "/keys"
 _ENTRIES = 50
 _SCOPES = {
-    Scope.SUBMIT: "send photos and read their verdicts back",
-    Scope.READ: "see inspections and models",
+    Scope.SUBMIT: "send photos; to poll, add the next",
+    Scope.READ: "see inspections, their pictures, and models",
     Scope.REVIEW: "decide about parts on hold",
     Scope.ADMIN: "everything, also keys, webhooks and thresholds",
 }
