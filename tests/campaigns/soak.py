@@ -7,7 +7,8 @@ at 70 % of that, callers poll and wait, and every verdict is told to one webhook
 seconds memory, open files, connections, queue and the time from submission to verdict are written
 down. Slopes of memory are a line through what came after the warm-up, with its standard error: over
 minutes they say nothing. The last line is JSON; the exit code is 1 if a verdict or a delivery was
-lost, a process ended, or verdicts came later at the end than at the beginning.
+lost, a process ended, verdicts came later at the end than at the beginning, or memory grew by more
+than 60 MB in the hour.
 """
 
 import argparse
@@ -47,6 +48,8 @@ _POLLERS = 4
 _QUIET_SECONDS = 120.0
 _MOST_GROWTH = 1.5
 """Of the p95 from the first to the last third after the warm-up."""
+_MOST_MB_PER_HOUR = 60.0
+"""Of one process with its children; judged where an hour or more was looked at."""
 _LEAST_GROWTH_MS = 50.0
 """Less than this is the noise of a machine on which something else runs now and then."""
 _CHILDREN = ("api", "worker", "deliverer", "Redis", "PostgreSQL")
@@ -170,13 +173,18 @@ class Campaign:
         )
         if last > _MOST_GROWTH * first and last - first > _LEAST_GROWTH_MS:
             self.violations.append(f"p95 grew from {first:.0f} to {last:.0f} ms")
+        slopes = {
+            name: slope([(sample.at, sample.memory_mb[name]) for sample in late])
+            for name in _CHILDREN
+        }
+        if self.samples[-1].at > 3500:
+            for name, line in slopes.items():
+                if line["slope"] - 2 * line["error"] > _MOST_MB_PER_HOUR:
+                    self.violations.append(f"{name} grew by {line['slope']} MB an hour")
         return found | {
             "p50_ms": round(statistics.median(sample.p50_ms for sample in late)),
             "p95_ms": {"first_third": round(first), "last_third": round(last)},
-            "mb_per_hour": {
-                name: slope([(sample.at, sample.memory_mb[name]) for sample in late])
-                for name in _CHILDREN
-            },
+            "mb_per_hour": slopes,
             "mb": {name: round(late[-1].memory_mb[name]) for name in _CHILDREN},
             "most_open_files": {
                 name: max(sample.open_files[name] for sample in self.samples) for name in _CHILDREN
