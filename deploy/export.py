@@ -99,6 +99,8 @@ def export(
             _remove_others(out, document["id"], keep=None)
         elif document["image"]["url"] is None:
             exported.without_picture += 1
+            # One that was fetched before stays, but not under a label that no longer holds.
+            _remove_others(out, document["id"], keep=_label(decision))
         else:
             label = _label(decision)
             photo = _fetch(client, out, document, label, exported)
@@ -124,7 +126,7 @@ def _fetch(
 ) -> Path:
     suffix = _SUFFIX[document["image"]["media_type"]]
     path = out / "train" / label / f"{_name(document)}{suffix}"
-    _remove_others(out, document["id"], keep=path)
+    _remove_others(out, document["id"], keep=label)
     if not (path.is_file() and _digest(path.read_bytes()) == document["image"]["sha256"]):
         data = client.picture(document["id"], "image")
         if _digest(data) != document["image"]["sha256"]:
@@ -143,11 +145,11 @@ def _name(document: Mapping[str, Any]) -> str:
     return str(document["id"])
 
 
-def _remove_others(out: Path, inspection_id: str, *, keep: Path | None) -> None:
-    """Decided anew, a photo leaves the folder of what it was called before."""
+def _remove_others(out: Path, inspection_id: str, *, keep: str | None) -> None:
+    """Decided anew, a photo leaves the folder of what it was called before: all but one label's."""
     for kind in ("train", "ground_truth"):
         for path in (out / kind).glob(f"*/{inspection_id}*"):
-            if keep is None or path.parent.name != keep.parent.name:
+            if path.parent.name != keep:
                 path.unlink()
 
 

@@ -9,7 +9,7 @@ identity of the model; every result names it.
 import hashlib
 import json
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -55,6 +55,15 @@ class Limits(_Frozen):
     """Standard deviations drawn blue."""
     anomaly_high: float
     """Standard deviations drawn fully red."""
+
+    @classmethod
+    def of(cls, anomaly_score: float, *, gradcam_high: float) -> Self:
+        """Up to half of that threshold a part is blue; twice as strange is as red as it gets."""
+        return cls(
+            gradcam_high=gradcam_high,
+            anomaly_low=anomaly_score / 2,
+            anomaly_high=anomaly_score * 2,
+        )
 
 
 class QualityLimits(_Frozen):

@@ -7,6 +7,7 @@ judged meanwhile. Files stay in a cache folder, so a restart fetches nothing.
 import shutil
 import tempfile
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from shared.manifest import Artifact, Manifest
 from shared.settings import Settings
 from shared.storage import artifact_key, storage
 from shared.tables import ModelVersion
+from worker.inspect.backbone import digest_of
 from worker.inspect.bundle import MANIFEST, ProductModel, load_bundle
 from worker.inspect.engines.choice import Engines
 from worker.inspect.pipeline import Inspector
@@ -35,6 +37,11 @@ log = structlog.stdlib.get_logger()
 
 _MOST_LOADED = 64
 """Versions in memory, some 10 MB each; the least recently used one goes first."""
+_FIRST_PAUSE_SECONDS = 10.0
+_LONGEST_PAUSE_SECONDS = 600.0
+"""Before a version that could not be loaded is fetched again."""
+_IN_VAIN = frozenset({"incompatible_bundle", "model_unavailable"})
+"""Errors that fetching the same files again does not mend."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,16 @@ class LoadedModel:
     product: ProductModel
     inspector: Inspector
     """Its engine is shared by all products that can share it."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A version that could not be loaded: not worth another try before some moment."""
+
+    error: DefectScopeError
+    pause_seconds: float
+    until: float
+    """By the monotonic clock."""
 
 
 class Models:
@@ -54,6 +71,7 @@ class Models:
         self._loading = threading.Lock()
         self._holding = threading.Lock()
         self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
+        self._failures: dict[str, _Failure] = {}
         self._unusable: dict[str, str] = {}
         """Shadow versions that cannot be loaded, and the code of the error: they are not tried
         again while they stay shadows.
@@ -87,7 +105,7 @@ class Models:
                 return loaded
             with transaction() as session:
                 version = products.get_version(session, version_id)
-            loaded = self._load(version)
+            loaded = self._load_unless_vain(version)
             with self._holding:
                 self._loaded[version_id] = loaded
                 while len(self._loaded) > _MOST_LOADED:
@@ -116,7 +134,7 @@ class Models:
         """Load the active versions that are not loaded yet, before photos ask for them."""
         with transaction() as session:
             active = [version.id for version in products.active_versions(session)]
-        for version_id in active:
+        for version_id in active[:_MOST_LOADED]:  # more would push each other out
             try:
                 self.get(version_id)
             except Unavailable:
@@ -152,18 +170,43 @@ class Models:
                 self._loaded.move_to_end(version_id)
             return self._loaded.get(version_id)
 
+    def _load_unless_vain(self, version: ModelVersion) -> LoadedModel:
+        """Not more often than is worth it, where it failed before: each try fetches all files."""
+        failure = self._failures.get(version.id)
+        if failure is not None and time.monotonic() < failure.until:
+            raise failure.error
+        try:
+            loaded = self._load(version)
+        except DamagedBundle as error:
+            pause = 2 * failure.pause_seconds if failure else _FIRST_PAUSE_SECONDS
+            pause = min(pause, _LONGEST_PAUSE_SECONDS)
+            self._failures[version.id] = _Failure(error, pause, time.monotonic() + pause)
+            raise
+        self._failures.pop(version.id, None)
+        return loaded
+
     def _load(self, version: ModelVersion) -> LoadedModel:
         manifest = Manifest.model_validate(version.manifest)
         try:
-            model = self._read(manifest)
-        except DamagedBundle:
+            loaded = self._open(manifest)
+        except DamagedBundle as error:
+            if error.code in _IN_VAIN:
+                raise
             # The cache may have rotted; the storage is asked once before we give up.
             shutil.rmtree(self._folder(manifest), ignore_errors=True)
-            self._backbone(manifest).unlink(missing_ok=True)
-            model = self._read(manifest)
-        inspector = Inspector(self._engines.choose(model))
+            backbone = self._backbone(manifest)
+            # Other versions, and other workers, may be reading it at this moment.
+            if backbone.exists() and digest_of(backbone) != manifest.backbone.sha256:
+                backbone.unlink(missing_ok=True)
+            loaded = self._open(manifest)
         log.info("model_loaded", product=manifest.product, version=version.version)
-        return LoadedModel(model, inspector)
+        return loaded
+
+    def _open(self, manifest: Manifest) -> LoadedModel:
+        model = self._read(manifest)
+        if model.digest != manifest.digest:
+            raise DamagedBundle("The manifest in the model cache is not that of the version.")
+        return LoadedModel(model, Inspector(self._engines.choose(model)))
 
     def _read(self, manifest: Manifest) -> ProductModel:
         folder, backbone = self._folder(manifest), self._backbone(manifest)

@@ -109,6 +109,20 @@ def test_decided_parts_become_a_data_set_with_masks_and_decisions(service, run, 
     assert lines[1]["file"] == f"train/broken_small/{broken}.png"
 
 
+def test_a_photo_that_is_no_longer_kept_stays_under_the_label_that_holds(service, run, tmp_path):
+    """Decided anew since it was fetched, it would teach that its defect is good."""
+    kept = service.decide(1, "good")
+    service.decide(2, "good")
+    run()
+    service.decide(1, "good", url=None)
+    service.decide(2, "defective", url=None)
+
+    exported = run()
+
+    assert exported.without_picture == 2
+    assert files(tmp_path / "out") == ["decisions.ndjson", f"train/good/{kept}.png"]
+
+
 def test_training_reads_it(service, run, tmp_path):
     for number in range(12):
         service.decide(number, "good")

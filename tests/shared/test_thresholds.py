@@ -88,10 +88,17 @@ def test_other_thresholds_are_a_version_of_the_same_files(db, organisation):
     manifest = Manifest.model_validate(after.manifest)
     assert manifest.thresholds == OTHER
     assert (manifest.policy, manifest.recalibrated_from) == ("set by a person", before.digest)
-    kept = ("model", "backbone", "reference", "quantised", "temperature", "limits", "quality")
+    kept = ("model", "backbone", "reference", "quantised", "temperature", "quality")
     assert {name: after.manifest[name] for name in kept} == {
         name: before.manifest[name] for name in kept
     }
+    # What is anomalous from now on is not drawn blue.
+    scale = manifest.limits
+    assert (scale.anomaly_low, scale.anomaly_high) == (
+        OTHER.anomaly_score / 2,
+        OTHER.anomaly_score * 2,
+    )
+    assert scale.gradcam_high == before.manifest["limits"]["gradcam_high"]
     assert after.digest == manifest.digest != before.digest
     assert (after.published_by, after.version) == ("key_anna", 2)
 

@@ -87,3 +87,47 @@ def test_preparing_an_installation_twice_changes_nothing(settings, version):
 
     with transaction() as session:
         assert [row.id for row in session.scalars(select(ModelVersion))] == [version[0]]
+
+
+def test_a_version_that_cannot_be_loaded_is_not_fetched_again_at_once(
+    settings, version, monkeypatch
+):
+    """Each round would take 14 MB from storage, and the backbone from all who read it."""
+    models = Models(settings)
+    id_, manifest = version
+    storage().delete(artifact_key(manifest.model.sha256))
+    with pytest.raises(DamagedBundle):
+        models.get(id_)
+    backbones = list((settings.model_cache / "backbones").iterdir())
+    assert len(backbones) == 1
+    inode = backbones[0].stat().st_ino
+
+    fetched = []
+    stream = type(storage()).stream
+    monkeypatch.setattr(
+        type(storage()), "stream", lambda store, key: fetched.append(key) or stream(store, key)
+    )
+    for _ in range(3):
+        models.refresh()
+        with pytest.raises(DamagedBundle, match=manifest.model.file):
+            models.get(id_)
+    assert fetched == []
+    assert backbones[0].stat().st_ino == inode
+
+    monkeypatch.setattr("worker.models.time.monotonic", lambda: 1e9)
+    with pytest.raises(DamagedBundle):
+        models.get(id_)
+    assert fetched == [artifact_key(manifest.model.sha256)]
+
+
+def test_thresholds_changed_in_the_cache_are_those_of_the_version_again(settings, version):
+    id_, manifest = version
+    Models(settings).get(id_)
+    (cached,) = settings.model_cache.rglob("manifest.json")
+    higher = manifest.thresholds.model_copy(update={"defect_probability": 0.99})
+    cached.write_bytes(manifest.model_copy(update={"thresholds": higher}).to_json())
+
+    loaded = Models(settings).get(id_)
+
+    assert loaded.product.digest == manifest.digest
+    assert loaded.product.manifest.thresholds == manifest.thresholds

@@ -1,5 +1,7 @@
 """From prepared photos to what the networks are fed: the one way for training and serving."""
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,9 +17,17 @@ def to_classifier_input(rgb_batch: NDArray[np.uint8] | torch.Tensor) -> torch.Te
     Returns (B, 3, 256, 256) float32 on the same device.
     """
     unit = to_autoencoder_input(rgb_batch)
-    mean = torch.tensor(IMAGENET_MEAN, device=unit.device).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=unit.device).view(1, 3, 1, 1)
+    mean, std = _standard(unit.device)
     return unit.sub_(mean).div_(std)
+
+
+@lru_cache
+def _standard(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Made once: while a graph is captured, nothing may be copied to the GPU."""
+    with torch.inference_mode(False):
+        mean = torch.tensor(IMAGENET_MEAN, device=device)
+        std = torch.tensor(IMAGENET_STD, device=device)
+    return mean.view(1, 3, 1, 1), std.view(1, 3, 1, 1)
 
 
 def to_autoencoder_input(rgb_batch: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:

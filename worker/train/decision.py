@@ -56,7 +56,7 @@ def fit_decider(readings: Readings, rows: NDArray[np.bool_], policy: Policy) -> 
     is_defective = readings.is_defective[rows]
     margins = readings.classifier.margins[rows]
     worth = np.ones(len(margins))
-    missing = ENOUGH_DEFECTS - int(readings.is_defective.sum())
+    missing = ENOUGH_DEFECTS - int(is_defective.sum())
     if missing > 0:
         synthetic = readings.classifier.synthetic_margins[rows]
         synthetic = synthetic[np.isfinite(synthetic)]
@@ -100,11 +100,9 @@ def fit_limits(readings: Readings, rows: NDArray[np.bool_], decider: Decider) ->
     """The scales that maps are drawn in, from the readings of some photos: rows (N,)."""
     attention = gradcam(readings.classifier.evidence, fit_evidence(readings, rows))
     peaks = attention.amax(dim=(1, 2)).double().numpy()
-    return Limits(
+    return Limits.of(
+        decider.thresholds.anomaly_score,
         gradcam_high=calibration.attention_limit(peaks[rows], readings.is_defective[rows]),
-        # Up to the threshold a part is good: blue. Twice as strange is as red as it gets.
-        anomaly_low=decider.thresholds.anomaly_score / 2,
-        anomaly_high=decider.thresholds.anomaly_score * 2,
     )
 
 

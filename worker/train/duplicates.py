@@ -68,8 +68,20 @@ def near_duplicates(a: Sequence[Pixels], b: Sequence[Pixels]) -> list[tuple[int,
 def near_duplicates_within(
     photos: Sequence[Pixels], *, progress: Progress = silent
 ) -> list[tuple[int, int]]:
-    """(i, j), i < j, as `near_duplicates`, of one set of photos."""
-    return _alike(photos, np.arange(len(photos)), progress)
+    """(i, j), i < j, as `near_duplicates`, of one set of photos: enough of them to join all photos
+    of a part.
+    """
+    groups = np.arange(len(photos))
+    found: list[tuple[int, int]] = []
+    while True:
+        pairs = _alike(photos, groups, progress)
+        for i, j in pairs:
+            groups[groups == groups[j]] = groups[i]
+        found += pairs
+        # The nearest of a photo may all be frames of its own burst: then it is asked again for the
+        # nearest of other groups.
+        if not pairs or np.bincount(groups).max() <= _NEIGHBOURS:
+            return sorted(found)
 
 
 def _alike(

@@ -105,10 +105,8 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
                 "model": artifact_of(file),
                 "reference": artifact_of(reference),
                 "thresholds": thresholds,
-                "limits": Limits(
-                    gradcam_high=manifest.limits.gradcam_high,
-                    anomaly_low=thresholds.anomaly_score / 2,
-                    anomaly_high=thresholds.anomaly_score * 2,
+                "limits": Limits.of(
+                    thresholds.anomaly_score, gradcam_high=manifest.limits.gradcam_high
                 ),
                 "quality": calibration.quality_limits([photo.quality for photo in read]),
                 "data": _data_card(manifest.data, digests),

@@ -243,7 +243,7 @@ def _labelled_margins(
     """Against real defects, where there are enough of them, else with synthetic ones."""
     is_defective = features.is_defective.numpy()[rows]
     margins = readings.margins[rows]
-    if int(features.is_defective.sum()) < ENOUGH_DEFECTS:
+    if int(is_defective.sum()) < ENOUGH_DEFECTS:
         synthetic = readings.synthetic_margins[rows][~is_defective]
         margins = np.concatenate([margins, synthetic])
         is_defective = np.concatenate([is_defective, np.ones(len(synthetic), np.bool_)])

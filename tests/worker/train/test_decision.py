@@ -100,6 +100,19 @@ def test_with_few_defects_synthetic_ones_help_to_place_the_threshold(defective):
     assert len(judged(some)) == 40 + defective
 
 
+def test_where_all_defects_are_of_one_fold_synthetic_ones_place_its_threshold():
+    """A part photographed twenty times is one group. By no defect at all, nearly every good part
+    of its fold would be called defective, and every defect found."""
+    some = readings()
+    some.fold_of[some.is_defective] = 2
+    photos = [photo for photo, fold in zip(judged(some), some.fold_of, strict=True) if fold == 2]
+    good = [photo for photo in photos if not photo.is_defective]
+    assert sum(photo.outcome.is_defective for photo in good) <= 2
+    assert {photo.thresholds.defect_probability for photo in photos} != {
+        photo.thresholds.defect_probability for photo in judged(readings())
+    }
+
+
 def test_all_synthetic_defects_count_as_much_as_the_real_ones_that_are_missing():
     """Nine real defects read high: two hundred synthetic ones that read low may not hide them."""
     some = readings(200, 9)

@@ -14,7 +14,7 @@ import structlog
 import torch
 from numpy.typing import NDArray
 
-from shared.errors import InvalidInput
+from shared.errors import DefectScopeError, InvalidInput
 from worker.inspect.bundle import ProductModel
 from worker.inspect.engines import cuda_engine, openvino_engine
 from worker.inspect.engines.cuda_engine import CudaEngine
@@ -83,9 +83,17 @@ class Engines:
             if self._wanted != AUTO:
                 return self._choose_wanted(model)
             reference = read_reference(model.reference)
-            for name in _offered(model):
-                engine = self._make(name, model)
-                agreement = measure_agreement(engine, model, reference)
+            offered = _offered(model)
+            for name in offered:
+                try:
+                    engine = self._make(name, model)
+                    agreement = measure_agreement(engine, model, reference)
+                except Exception as error:
+                    # A driver too old, or memory that others have: slower is better than nothing.
+                    if isinstance(error, DefectScopeError) or name == offered[-1]:
+                        raise
+                    log.exception("engine_failed", product=model.manifest.product, engine=name)
+                    continue
                 if agreement.is_good:
                     log.info(
                         "engine_chosen",
@@ -158,7 +166,12 @@ def exact_engine(backbone: Path, *, sha256: str) -> Engine:
     Raises DamagedBundle if the file is not of the digest or no backbone.
     """
     if torch.cuda.is_available():
-        return CudaEngine(cuda_engine.FP32, backbone, sha256=sha256)
+        try:
+            return CudaEngine(cuda_engine.FP32, backbone, sha256=sha256)
+        except DefectScopeError:
+            raise
+        except Exception:
+            log.exception("engine_failed", engine=cuda_engine.FP32)
     graph = read_graph(backbone, sha256=sha256)
     return OpenVinoEngine(openvino_engine.FP32, graph, backbone_sha256=sha256)
 

@@ -5,7 +5,6 @@ Two batches can be in flight: one is copied while the other is computed.
 
 import queue
 from collections import OrderedDict
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worker.inspect.autoencoder import second_opinion
-from worker.inspect.backbone import load_backbone
+from worker.inspect.backbone import CELLS, CHANNELS, load_backbone
 from worker.inspect.bundle import Parts, ProductModel
 from worker.inspect.engines.protocol import Anomalies
 from worker.inspect.inputs import to_classifier_input
@@ -43,6 +42,9 @@ class CudaEngine:
         self.backbone_sha256 = sha256
         self.device = torch.device(device)
         self.batch_size = _SIZES[-1]
+        if self.device.type == "cuda":
+            # It would be no fp32: it keeps ten bits of each factor.
+            torch.backends.cudnn.allow_tf32 = False
         backbone = load_backbone(backbone_file, sha256=sha256).to(self.device)
         for layer in backbone.modules():
             # Batch norms stay fp32: some of their variances are below what bf16 can hold.
@@ -56,17 +58,15 @@ class CudaEngine:
 
     @torch.inference_mode()
     def features(self, photos: NDArray[np.uint8]) -> Tensor:
+        maps = torch.empty((len(photos), CHANNELS, CELLS, CELLS), device=self.device)
         lane = self._lanes.get()
         try:
-            largest = _SIZES[-1]
-            return torch.cat(
-                [
-                    lane.run(photos[first : first + largest])
-                    for first in range(0, len(photos), largest)
-                ]
-            )
+            for first in range(0, len(photos), _SIZES[-1]):
+                part = slice(first, first + _SIZES[-1])
+                lane.run(photos[part], maps[part])
         finally:
             self._lanes.put(lane)
+        return maps
 
     @torch.inference_mode()
     def anomalies(self, photos: NDArray[np.uint8], model: ProductModel) -> Anomalies:
@@ -90,52 +90,60 @@ class _Lane:
     def __init__(self, backbone: nn.Module, precision: torch.dtype, device: torch.device) -> None:
         self._backbone = backbone
         self._precision = precision
-        self._is_cuda = device.type == "cuda"
+        is_cuda = device.type == "cuda"
         shape = (_SIZES[-1], SIDE, SIDE, 3)
         # Only from pinned memory can the GPU copy while it computes.
-        self._host = torch.zeros(shape, dtype=torch.uint8, pin_memory=self._is_cuda)
+        self._host = torch.zeros(shape, dtype=torch.uint8, pin_memory=is_cuda)
         self._input = torch.zeros(shape, dtype=torch.uint8, device=device)
-        self._stream = torch.cuda.Stream(device) if self._is_cuda else None  # type: ignore[no-untyped-call]
-        self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._stream = torch.cuda.Stream(device) if is_cuda else None  # type: ignore[no-untyped-call]
+        self._graphs = self._capture(self._stream) if self._stream is not None else {}
 
-    def run(self, photos: NDArray[np.uint8]) -> Tensor:
-        """Maps (B, 1024, 8, 8), fp32, of at most 64 photos."""
+    def run(self, photos: NDArray[np.uint8], maps: Tensor) -> None:
+        """Write the maps (B, 1024, 8, 8), fp32, of at most 64 photos, and return when they are
+        there.
+
+        They are the caller's memory, from the caller's stream: ours could be handed to the next
+        batch while the caller's kernels still read it.
+        """
         count = len(photos)
         size = next(size for size in _SIZES if size >= count)
         self._host[:count].copy_(torch.as_tensor(photos))
-        with self._on_stream():
+        if self._stream is None:
+            self._input[:count].copy_(self._host[:count])
+            maps.copy_(self._forward(size)[:count])
+            return
+        # What the caller's stream did with that memory before comes first.
+        self._stream.wait_stream(torch.cuda.current_stream(maps.device))
+        with torch.cuda.stream(self._stream):
             self._input[:count].copy_(self._host[:count], non_blocking=True)
-            maps = self._replay(size) if self._is_cuda else self._forward(size)
-            answer = maps[:count].to(torch.float32, memory_format=torch.contiguous_format)
-        if self._stream is not None:
-            # What the caller does next runs on another stream.
-            self._stream.synchronize()
-        return answer.clone() if answer.data_ptr() == maps.data_ptr() else answer
+            graph, found = self._graphs[size]
+            graph.replay()
+            maps.copy_(found[:count])
+        self._stream.synchronize()
 
-    def _replay(self, size: int) -> Tensor:
-        if size not in self._captured:
-            self._capture(size)
-        graph, maps = self._captured[size]
-        graph.replay()
-        return maps
-
-    def _capture(self, size: int) -> None:
-        for _ in range(3):  # the libraries choose their algorithms outside of the capture
-            self._forward(size)
-        graph = torch.cuda.CUDAGraph()
-        # Others may use the GPU meanwhile: only this thread is watched for what cannot be captured.
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            maps = self._forward(size)
-        self._captured[size] = (graph, maps)
+    @torch.inference_mode()
+    def _capture(self, stream: torch.cuda.Stream) -> dict[int, tuple[torch.cuda.CUDAGraph, Tensor]]:
+        """A graph for each size, the largest first: the others fit into its memory, and one lane
+        runs one of them at a time. All at the start: a process can capture one graph at a time.
+        """
+        graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        pool = torch.cuda.graph_pool_handle()
+        for size in reversed(_SIZES):
+            with torch.cuda.stream(stream):
+                for _ in range(3):  # the libraries choose their algorithms outside of the capture
+                    self._forward(size)
+            stream.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            # Others may use the GPU meanwhile: only this thread is watched for what cannot be
+            # captured.
+            with torch.cuda.graph(
+                graph, pool=pool, stream=stream, capture_error_mode="thread_local"
+            ):
+                maps = self._forward(size)
+            graphs[size] = (graph, maps)
+        return graphs
 
     def _forward(self, size: int) -> Tensor:
         inputs = to_classifier_input(self._input[:size])
-        # TF32 would be no fp32: it keeps ten bits of each factor.
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            maps: Tensor = self._backbone(
-                inputs.to(self._precision, memory_format=torch.channels_last)
-            )
+        maps: Tensor = self._backbone(inputs.to(self._precision, memory_format=torch.channels_last))
         return maps
-
-    def _on_stream(self) -> AbstractContextManager[object]:
-        return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()

@@ -48,6 +48,31 @@ def test_the_fastest_that_agrees_is_taken(bottle, monkeypatch):
     assert Engines().choose(bottle).name == "openvino-fp32"
 
 
+@pytest.fixture
+def broken_gpu(monkeypatch):
+    """It is there, and its driver is not what it should be."""
+
+    def broken(*_, **__):
+        raise RuntimeError("CUDA driver version is insufficient for CUDA runtime version")
+
+    monkeypatch.setattr(choice.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(choice, "CudaEngine", broken)
+
+
+@pytest.mark.usefixtures("broken_gpu")
+def test_an_engine_that_fails_is_passed_over(bottle, monkeypatch):
+    monkeypatch.setattr(choice, "has_fast_bf16", lambda: False)
+    assert Engines().choose(bottle).name == "openvino-fp32"
+    exact = exact_engine(bottle.backbone, sha256=bottle.manifest.backbone.sha256)
+    assert exact.name == "openvino-fp32"
+
+
+@pytest.mark.usefixtures("broken_gpu")
+def test_an_engine_that_was_asked_for_by_name_is_not_passed_over(bottle):
+    with pytest.raises(RuntimeError, match="driver"):
+        Engines("cuda-bf16").choose(bottle)
+
+
 def test_hardware_without_bf16_is_not_asked_for_it(bottle, monkeypatch):
     monkeypatch.setattr(choice, "has_fast_bf16", lambda: False)
     monkeypatch.setattr(choice, "MOST_DIFFERENCE", 1.0)
