@@ -62,7 +62,8 @@ def near_duplicates(a: Sequence[Pixels], b: Sequence[Pixels]) -> list[tuple[int,
     Of a photo with very many copies only the nearest are listed.
     """
     is_in_a = np.arange(len(a) + len(b)) < len(a)
-    return [(i, j - len(a)) for i, j in _alike([*a, *b], np.where(is_in_a, 0, 1))]
+    photos = [*a, *b]
+    return [(i, j - len(a)) for i, j in _alike(photos, np.where(is_in_a, 0, 1), photos)]
 
 
 def near_duplicates_within(
@@ -74,7 +75,9 @@ def near_duplicates_within(
     groups = np.arange(len(photos))
     found: list[tuple[int, int]] = []
     while True:
-        pairs = _alike(photos, groups, progress)
+        # A part that was photographed many times counts once in what parts have in common.
+        parts = [photos[first] for first in np.unique(groups, return_index=True)[1]]
+        pairs = _alike(photos, groups, parts, progress)
         for i, j in pairs:
             groups[groups == groups[j]] = groups[i]
         found += pairs
@@ -85,13 +88,16 @@ def near_duplicates_within(
 
 
 def _alike(
-    photos: Sequence[Pixels], sides: NDArray[np.int_], progress: Progress = silent
+    photos: Sequence[Pixels],
+    sides: NDArray[np.int_],
+    parts: Sequence[Pixels],
+    progress: Progress = silent,
 ) -> list[tuple[int, int]]:
-    """Pairs whose `sides` differ."""
+    """Pairs whose `sides` differ. What the product shows in common is learnt from `parts`."""
     if len(photos) < 2:
         return []
-    fine = _Product.of(photos, SIDE, _FINE_SIGMA)
-    candidates = _candidates(photos, sides)
+    fine = _Product.of(parts, SIDE, _FINE_SIGMA)
+    candidates = _candidates(photos, sides, _Product.of(parts, _COARSE_SIDE, _COARSE_SIGMA))
 
     def is_same(pair: tuple[int, int]) -> bool:
         return candidates[pair] >= _COARSELY_SAME or fine.is_same(*(photos[k] for k in pair))
@@ -106,9 +112,10 @@ def _alike(
     return pairs
 
 
-def _candidates(photos: Sequence[Pixels], sides: NDArray[np.int_]) -> dict[tuple[int, int], float]:
+def _candidates(
+    photos: Sequence[Pixels], sides: NDArray[np.int_], product: "_Product"
+) -> dict[tuple[int, int], float]:
     """The few nearest of every photo and how alike they are, compared as they lie, coarsely."""
-    product = _Product.of(photos, _COARSE_SIDE, _COARSE_SIGMA)
     own = np.stack([product.own(_grey(photo, _COARSE_SIDE)) for photo in photos])  # (N, 64 * 64)
     norms = (own**2).sum(axis=1)
     found: dict[tuple[int, int], float] = {}

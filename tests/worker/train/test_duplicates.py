@@ -94,14 +94,14 @@ def test_of_nothing_there_are_no_pairs():
 
 def test_two_bursts_of_one_part_are_joined(parts):
     """The nearest of each photo are all frames of its own burst."""
-    burst = [noisy_by(parts[0], number) for number in range(6)]
-    again = [noisy_by(a_frame_later(parts[0]), number) for number in range(6, 12)]
+    burst = [noisy_by(parts[0], number) for number in range(5)]
+    again = [noisy_by(a_frame_later(parts[0]), number) for number in range(5, 10)]
     photos = [resize(photo[:, :, ::-1]) for photo in (*burst, *again, *parts[1:])]
     group = list(range(len(photos)))
     for i, j in near_duplicates_within(photos):
         group = [group[i] if one == group[j] else one for one in group]
-    assert len(set(group[:12])) == 1
-    assert len(set(group[12:])) == len(parts) - 1
+    assert len(set(group[:10])) == 1
+    assert len(set(group[10:])) == len(parts) - 1
 
 
 def noisy_by(image, seed):
