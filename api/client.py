@@ -25,6 +25,10 @@ import httpx
 
 _RETRIED = frozenset({429, 502, 503, 504})
 _TERMINAL = frozenset({"succeeded", "failed", "canceled"})
+_LONGEST_PAUSE_SECONDS = 60.0
+"""Whatever Retry-After says: somebody's maintenance page must not hold up a line for an hour."""
+_LAST_LOOK_SECONDS = 1.0
+"""What an attempt gets where no time is left: one is always made."""
 
 
 class DefectScopeApiError(Exception):
@@ -129,12 +133,15 @@ class DefectScope:
         priority: int | None = None,
         wait_seconds: int = 0,
         idempotency_key: str | None = None,
+        timeout_seconds: float | None = None,
     ) -> Inspection:
         """Submit a photo; with `wait_seconds`, come back when it is judged or the time is over.
 
-        Raises DefectScopeApiError where the service refuses it, and
-        DefectScopeUnreachable when every attempt failed.
+        Raises DefectScopeApiError where the service refuses it, DefectScopeUnreachable when every
+        attempt failed, and TimeoutError where `timeout_seconds` were not enough for all of them:
+        then the photo may have been accepted.
         """
+        until = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         data = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
         name = "photo" if isinstance(photo, bytes) else Path(photo).name
         fields: dict[str, Any] = {
@@ -157,11 +164,12 @@ class DefectScope:
             files={"file": (name, data)},
             data={name: str(value) for name, value in fields.items() if value is not None},
             extra_seconds=wait_seconds,
+            until=until,
         )
         document = answer.json()
         if "status" not in document:
             # Accepted, but the database went away before the service could read it back.
-            return self.get(document["id"])
+            return self._get(document["id"], until=until)
         return Inspection.of(document)
 
     def submit_batch(
@@ -197,21 +205,33 @@ class DefectScope:
     def inspect(
         self, photo: str | Path | bytes, *, timeout_seconds: float = 60, **fields: Any
     ) -> Inspection:
-        """Submit a photo and come back with its outcome. Raises TimeoutError."""
+        """Submit a photo and come back with its outcome.
+
+        Raises as `submit`, and TimeoutError about `timeout_seconds` later at most.
+        """
         until = time.monotonic() + timeout_seconds
         inspection = self.submit(
-            photo, wait_seconds=max(1, min(20, int(timeout_seconds))), **fields
+            photo,
+            wait_seconds=max(1, min(20, int(timeout_seconds))),
+            timeout_seconds=timeout_seconds,
+            **fields,
         )
         if inspection.is_finished:
             return inspection
         return self.wait(inspection.id, timeout_seconds=max(0, until - time.monotonic()))
 
     def get(self, inspection_id: str, *, wait_seconds: float = 0) -> Inspection:
+        return self._get(inspection_id, wait_seconds=wait_seconds)
+
+    def _get(
+        self, inspection_id: str, *, wait_seconds: float = 0, until: float | None = None
+    ) -> Inspection:
         answer = self._send(
             "GET",
             f"/v1/inspections/{inspection_id}",
             params={"wait": wait_seconds} if wait_seconds else None,
             extra_seconds=wait_seconds,
+            until=until,
         )
         return Inspection.of(answer.json())
 
@@ -220,7 +240,7 @@ class DefectScope:
         until = time.monotonic() + timeout_seconds
         while True:
             left = until - time.monotonic()
-            inspection = self.get(inspection_id, wait_seconds=max(0, min(20, left)))
+            inspection = self._get(inspection_id, wait_seconds=max(0, min(20, left)), until=until)
             if inspection.is_finished:
                 return inspection
             if left <= 0:
@@ -372,22 +392,30 @@ class DefectScope:
                 return
 
     def _send(
-        self, method: str, path: str, *, extra_seconds: float = 0, **request: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        extra_seconds: float = 0,
+        until: float | None = None,
+        **request: Any,
     ) -> httpx.Response:
-        timeout = httpx.Timeout(self._http.timeout)
-        if timeout.read is not None:
-            timeout.read += extra_seconds
+        """`until`: by the monotonic clock; no attempt and no pause goes beyond it."""
         trouble = ""
         for attempt in range(self._attempts):
+            if attempt and until is not None and time.monotonic() >= until:
+                raise TimeoutError(f"{method} {path} was not answered in time; last: {trouble}")
             try:
-                answer = self._http.request(method, path, timeout=timeout, **request)
+                answer = self._http.request(
+                    method, path, timeout=self._timeout(extra_seconds, until), **request
+                )
             except httpx.TransportError as error:
                 trouble = f"{type(error).__name__}: {error}"
-                self._pause(attempt, None)
+                self._pause(attempt, None, until)
                 continue
             if answer.status_code in _RETRIED:
                 trouble = f"HTTP {answer.status_code}: {_detail(answer)[1]}"
-                self._pause(attempt, answer.headers.get("Retry-After"))
+                self._pause(attempt, answer.headers.get("Retry-After"), until)
                 continue
             if answer.status_code >= 400:
                 code, detail, field = _detail(answer)
@@ -397,12 +425,28 @@ class DefectScope:
             f"{method} {path} failed {self._attempts} times; last: {trouble}"
         )
 
-    def _pause(self, attempt: int, retry_after: str | None) -> None:
+    def _timeout(self, extra_seconds: float, until: float | None) -> httpx.Timeout:
+        timeout = httpx.Timeout(self._http.timeout)
+        if timeout.read is not None:
+            timeout.read += extra_seconds
+        if until is None:
+            return timeout
+        left = max(_LAST_LOOK_SECONDS, until - time.monotonic())
+        parts = timeout.as_dict()
+        return httpx.Timeout(
+            **{name: left if part is None else min(part, left) for name, part in parts.items()}
+        )
+
+    def _pause(self, attempt: int, retry_after: str | None, until: float | None) -> None:
         if attempt + 1 >= self._attempts:
             return
         wished = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
         # Jitter: a hundred stations that lost the service together must not return together.
-        self._sleep(max(wished, 0.2 * 2**attempt) * random.uniform(0.8, 1.3))  # noqa: S311
+        seconds = max(wished, 0.2 * 2**attempt) * random.uniform(1.0, 1.3)  # noqa: S311
+        seconds = min(seconds, _LONGEST_PAUSE_SECONDS)
+        if until is not None:
+            seconds = min(seconds, max(0.0, until - time.monotonic()))
+        self._sleep(seconds)
 
 
 def _path(product: str) -> str:

@@ -22,13 +22,19 @@ _HTTPS_ONLY = b"max-age=31536000"
 class AnswerHeaders:
     """ASGI middleware. Handlers that set one of these themselves keep theirs."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, is_https: bool) -> None:
+        """`is_https`: so the callers say, whatever the proxy in front speaks with us. Cookies are
+        for https alone then.
+        """
         self._app = app
+        self._is_https = is_https
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if self._is_https:
+            scope["scheme"] = "https"
         state: dict[str, Any] = scope.setdefault("state", {})
 
         async def send_with_headers(message: Message) -> None:

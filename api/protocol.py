@@ -1,8 +1,9 @@
 """HTTP for clients that may be slow or hostile: uvicorn has no limit on how long a request takes.
 
 A request has to come at a steady pace, and its headers have to be short; otherwise it is answered
-408 or 431 and the connection closed. A connection that sends nothing is closed as well. The app
-hears of a request when its body is there, or a good piece of it: whoever dawdles costs a socket.
+408 or 431 and the connection closed. A connection that sends nothing is closed as well, and one
+that does not read its answer. The app hears of a request when its body is there, or a good piece of
+it: whoever dawdles costs a socket.
 """
 
 import asyncio
@@ -20,6 +21,9 @@ WINDOW_SECONDS = 10.0
 LEAST_BYTES = 160 * 1024
 """Of a body, in each window that it takes: 16 kB a second."""
 MOST_HEADER_BYTES = 64 * 1024
+UNREAD_SECONDS = 60.0
+"""After which a client that takes nothing of its answer is cut off: some work on what they have
+read before they read on."""
 _BEGINNING_BYTES = 16 * 1024
 """Of a body, before the app hears of it; less than what uvicorn holds before it stops reading."""
 
@@ -36,6 +40,7 @@ class PacedProtocol(HttpToolsProtocol):
     """One connection."""
 
     _timer: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
     _in_window = 0
     """Bytes of the body that this window has brought."""
     _header_bytes = 0
@@ -71,6 +76,7 @@ class PacedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._close_window()
+        self._end_unread()
         self._has_begun.set()
         super().connection_lost(exc)
 
@@ -78,12 +84,12 @@ class PacedProtocol(HttpToolsProtocol):
         if self._timer is None and not self._is_answering:
             self._open_window()
         self._in_window += len(data)
-        was_in_body = self._is_in_body
-        super().data_received(data)
-        if not was_in_body and not self._is_in_body:
+        if not self._is_in_body:
             self._header_bytes += len(data)
-            if self._header_bytes > MOST_HEADER_BYTES and self._timer is not None:
-                self._refuse(*_TOO_LONG)
+        super().data_received(data)
+        # Begun anew where they came to their end meanwhile.
+        if self._header_bytes > MOST_HEADER_BYTES:
+            self._refuse_headers()
 
     def on_headers_complete(self) -> None:
         self._is_in_body = True
@@ -107,6 +113,19 @@ class PacedProtocol(HttpToolsProtocol):
         self._close_window()
         self._has_begun.set()
         super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._end_unread()
+        super().resume_writing()
+
+    def _end_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     @property
     def _is_answering(self) -> bool:
@@ -133,6 +152,13 @@ class PacedProtocol(HttpToolsProtocol):
             f"The request did not come within {WINDOW_SECONDS:.0f} s, nor at "
             f"{LEAST_BYTES / WINDOW_SECONDS / 1024:.0f} kB a second.",
         )
+
+    def _refuse_headers(self) -> None:
+        if self._is_answering:
+            # Of the request before: what would be said now would be taken for a part of it.
+            self.transport.abort()
+        elif not self.transport.is_closing():
+            self._refuse(*_TOO_LONG)
 
     def _refuse(self, status: HTTPStatus, code: str, detail: str) -> None:
         self._close_window()

@@ -26,6 +26,16 @@ async def echo(scope, receive, send):
         more = message.get("more_body", False)
     if scope["path"] == "/slow":
         await asyncio.sleep(1.2)
+    if scope["path"] == "/long":
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        return
+    if scope["path"] == "/large":
+        start = {"type": "http.response.start", "status": 200, "headers": []}
+        await send(start)
+        for _ in range(200):
+            await send({"type": "http.response.body", "body": bytes(100_000), "more_body": True})
+        return
     body = str(count).encode()
     headers = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -202,3 +212,37 @@ def test_long_headers_are_refused_also_when_they_come_at_once(connect, heard):
     status, body = answer(connection)
     assert (status, json.loads(body)["code"]) == (431, "headers_too_large")
     assert heard == []
+
+
+def test_headers_without_end_are_refused_also_behind_a_request_that_is_being_answered(connect):
+    """Nothing else bounds what is kept of them."""
+    connection = connect()
+    connection.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\n")
+    endless = b"".join(b"X-%d: %s\r\n" % (number, b"y" * 1000) for number in range(10_000))
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        connection.sendall(endless)
+
+
+def read_all(connection, pause):
+    count = 0
+    with suppress(ConnectionResetError):
+        while piece := connection.recv(1_000_000):
+            count += len(piece)
+            time.sleep(pause)
+    return count
+
+
+def test_who_does_not_read_the_answer_is_cut_off(connect, monkeypatch):
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.5)
+    connection = connect()
+    connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+    time.sleep(2)
+    # What the kernel had taken of it is all that comes.
+    assert read_all(connection, 0) < 100 * 100_000
+
+
+def test_who_reads_slowly_but_does_gets_it_all(connect, monkeypatch):
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.5)
+    connection = connect()
+    connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert read_all(connection, 0.01) > 200 * 100_000

@@ -101,6 +101,7 @@ def review(page: Page, parts: int) -> list[float]:
     changes = []
     for _ in range(parts):
         page.wait_for_timeout(400)  # somebody looks at it
+        page.locator("#reviewing[data-decidable=yes]").wait_for()
         before = page.locator("#reviewing").get_attribute("data-shown")
         page.keyboard.press("g")
         page.wait_for_function(

@@ -107,7 +107,9 @@ def receiver():
 
 def part(page, serial):
     """Wait until the part can be seen and decided."""
-    page.locator("#reviewing[aria-busy=false] #part", has_text=serial).wait_for()
+    page.locator(
+        "#reviewing[aria-busy=false][data-decidable=yes] #part", has_text=serial
+    ).wait_for()
 
 
 @contextmanager
@@ -118,7 +120,8 @@ def next_part(page):
     page.wait_for_function(
         """before => {
             const { dataset, ariaBusy, hidden } = document.getElementById("reviewing");
-            return ariaBusy === "false" && (hidden || dataset.shown !== before);
+            const isAnother = dataset.decidable === "yes" && dataset.shown !== before;
+            return ariaBusy === "false" && (hidden || isAnother);
         }""",
         arg=before,
     )
@@ -304,6 +307,73 @@ def test_a_claim_that_was_lost_is_told_and_nothing_is_decided(stack, visit, hold
     page.keyboard.press("g")
     page.get_by_text("Nothing waits for you").wait_for()
     assert decision_on(stack, held)["verdict"] == "good"
+
+
+def test_the_second_tap_of_a_double_tap_decides_nothing(stack, visit, hold):
+    first, second = hold(2, lot="twice")
+    page = visit("/review?lot=twice")
+    part(page, "twice-0")
+    page.evaluate(
+        """() => new MutationObserver(() => {
+            document.body.dataset.pressed = "yes";
+            document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "d", bubbles: true }));
+            for (const button of document.querySelectorAll("[data-verdict]")) button.click();
+        }).observe(document.getElementById("reviewing"), { attributeFilter: ["data-shown"] })"""
+    )
+
+    page.keyboard.press("g")
+
+    part(page, "twice-1")
+    assert page.evaluate("document.body.dataset.pressed") == "yes"
+    assert decision_on(stack, first)["verdict"] == "good"
+    assert decision_on(stack, second) is None
+
+
+def test_a_decision_whose_answer_was_lost_is_known_when_the_service_is_back(stack, visit, hold):
+    first, second = hold(2, lot="answerless")
+    page = visit("/review?lot=answerless")
+    part(page, "answerless-0")
+
+    def lose(route):
+        route.fetch()
+        route.abort()
+
+    page.expects_refusals = True
+    page.route("**/decision", lose)
+    page.keyboard.press("g")
+    page.locator("#toast", has_text="may have arrived").wait_for()
+    page.unroute("**/decision")
+    assert decision_on(stack, first)["verdict"] == "good"
+
+    with next_part(page):
+        page.keyboard.press("g")
+    page.locator("#toast", has_text="Your decision had arrived").wait_for()
+    part(page, "answerless-1")
+    assert decision_on(stack, second) is None
+    # It can be taken back: this one, and not the one before.
+    with next_part(page):
+        page.keyboard.press("z")
+    part(page, "answerless-0")
+
+
+def test_the_time_of_day_of_a_tablet_does_not_matter(stack, visit, hold):
+    """Ahead by more than a claim lasts, every part would seem to be somebody else's already."""
+    hold(2, lot="clock")
+    page = visit("/review?lot=clock")
+    page.add_init_script(
+        "const now = Date.now; Date.now = () => now() + 600000;"
+        "const Real = Date; window.Date = class extends Real {"
+        "constructor(...given) { given.length ? super(...given) : super(now() + 600000); } };"
+    )
+    page.reload()
+    part(page, "clock-0")
+    claimed = []
+    page.on("request", lambda request: request.url.endswith("/next") and claimed.append(request))
+    with next_part(page):
+        page.keyboard.press("g")
+    part(page, "clock-1")
+    # One look for the part after that, and none to replace what was thrown away.
+    assert len(claimed) == 1
 
 
 def test_a_part_stays_a_reviewer_s_while_they_are_at_it(visit, hold):

@@ -2,6 +2,8 @@
 // A decision counts only while our claim lasts, so activity is told to the service as it happens.
 "use strict";
 
+const SEEN_MS = 400;
+
 document.addEventListener("DOMContentLoaded", () => {
   const by = (id) => document.getElementById(id);
   const reviewing = by("reviewing");
@@ -27,8 +29,13 @@ document.addEventListener("DOMContentLoaded", () => {
 
   // --- Claims ---
 
+  // By this page's own clock, from when it was asked for: a tablet's time of day may be minutes off.
+  function lasts(since) { return since + 1000 * leaseSeconds; }
+
   async function take() {
+    const since = performance.now();
     const item = await api("POST", "/v1/reviews/next", filters());
+    if (item) item.until = lasts(since);
     if (item) for (const url of [item.inspection.image.url, item.inspection.overlay_url, item.inspection.anomaly_map_url]) if (url) new Image().src = url;
     return item;
   }
@@ -48,45 +55,59 @@ document.addEventListener("DOMContentLoaded", () => {
     if (item) await api("POST", `/v1/reviews/${item.id}/release`, { lease_token: item.lease_token, skip }).catch(() => {});
   }
 
-  function isOver(item) { return new Date(item.lease_until) < new Date(); }
-
   async function advance() {
     let item = await following;
-    if (item && isOver(item)) item = null;
+    if (item && item.until < performance.now()) {
+      await release(item);
+      item = null;
+    }
     await show(item ?? await take());
   }
 
-  async function claim(id) { return api("POST", `/v1/reviews/${id}/claim`); }
+  async function claim(id) {
+    const since = performance.now();
+    const item = await api("POST", `/v1/reviews/${id}/claim`);
+    return Object.assign(item, { until: lasts(since) });
+  }
 
   async function extend() {
     const isActive = Date.now() - activeAt < 1000 * leaseSeconds / 2;
-    if (!current || document.hidden || !isActive) return;
+    if (!current || running || document.hidden || !isActive) return;
     for (const item of [current, await following]) {
       if (!item) continue;
+      const since = performance.now();
       try {
-        item.lease_until = (await api("POST", `/v1/reviews/${item.id}/extend`, { lease_token: item.lease_token })).lease_until;
+        await api("POST", `/v1/reviews/${item.id}/extend`, { lease_token: item.lease_token });
+        item.until = lasts(since);
       } catch (error) {
         if (error.code !== "lease_lost") continue;
-        if (item === current) await claimAgain(); else prepare();
+        // What is shown changes only while nothing is being decided, and blocks deciding meanwhile.
+        if (item === current) once(claimAgain); else if (item === ahead) prepare();
       }
     }
   }
 
   async function claimAgain() {
+    const item = current;
+    let again;
     try {
-      const again = await claim(current.id);
-      if (again.decisions.length > current.decisions.length) {
-        // To decide it now would overrule somebody without having seen what they said.
-        await release(again);
-        say("Somebody else has decided this part meanwhile. Here is another one.");
-        return await advance();
-      }
-      Object.assign(current, { lease_token: again.lease_token, lease_until: again.lease_until });
-      say("Your claim of this part had run out; it is yours again.");
-    } catch {
+      again = await claim(item.id);
+    } catch (error) {
+      if (!error.status) return say("The service cannot be reached, and your claim of this part has run out.");
       say("Somebody else has taken this part meanwhile. Here is another one.");
-      await advance();
+      return await goOn();
     }
+    if (again.decisions.length > item.decisions.length) {
+      // To decide it now would overrule a decision without having seen it.
+      await release(again);
+      if (item.mayHaveArrived) {
+        remember(item);
+        say("Your decision had arrived. Here is another part.");
+      } else say("Somebody else has decided this part meanwhile. Here is another one.");
+      return await goOn();
+    }
+    Object.assign(item, { lease_token: again.lease_token, until: again.until });
+    say("Your claim of this part had run out; it is yours again.");
   }
 
   // --- Showing ---
@@ -94,6 +115,7 @@ document.addEventListener("DOMContentLoaded", () => {
   /** `next`: what comes after it, where that is known already. */
   async function show(item, next) {
     current = item;
+    reviewing.dataset.decidable = "no";
     reviewing.hidden = !item;
     by("nothing").hidden = Boolean(item);
     // Who looks at what, and the way back, are there also when nothing is left.
@@ -136,6 +158,7 @@ document.addEventListener("DOMContentLoaded", () => {
     await stage.show(inspection);
     by("accept").disabled = !stage.outline.length;
     reviewing.dataset.shown = item.id;
+    setTimeout(() => { if (current === item) reviewing.dataset.decidable = "yes"; }, SEEN_MS);
     reviewing.dataset.changeMs = Math.round(performance.now() - shownAt);
   }
 
@@ -154,25 +177,37 @@ document.addEventListener("DOMContentLoaded", () => {
     reviewing.ariaBusy = "true";
     running = work().catch(async (error) => {
       if (error.code === "lease_lost") await claimAgain();
-      else say(error.status ? error.message : "The service cannot be reached; nothing was changed.");
-    });
+      else say(error.status ? error.message : "No answer came from the service. What was sent may have arrived; try again.");
+    }).catch((error) => say(error.message));
     await running;
     running = null;
     reviewing.ariaBusy = "false";
   }
 
-  const decide = (verdict) => current && once(async () => {
-    const item = current;
-    const isDefective = verdict === "defective";
-    await api("POST", `/v1/reviews/${item.id}/decision`, {
-      lease_token: item.lease_token,
-      verdict,
-      defect_type: isDefective ? type : null,
-      region: isDefective && stage.mine.length ? stage.mine : null,
-      comment: by("comment").value,
-    });
+  /** The second tap of a double tap is meant for the part that was there before. */
+  function isSeen() { return reviewing.dataset.decidable === "yes"; }
+
+  function remember(item) {
     decided.push(item.id);
     by("undo").disabled = false;
+  }
+
+  const decide = (verdict) => isSeen() && once(async () => {
+    const item = current;
+    const isDefective = verdict === "defective";
+    try {
+      await api("POST", `/v1/reviews/${item.id}/decision`, {
+        lease_token: item.lease_token,
+        verdict,
+        defect_type: isDefective ? type : null,
+        region: isDefective && stage.mine.length ? stage.mine : null,
+        comment: by("comment").value,
+      });
+    } catch (error) {
+      item.mayHaveArrived ||= !error.status;
+      throw error;
+    }
+    remember(item);
     say(`${item.inspection.part.serial ?? "The part"}: ${{ good: "good, it passes", defective: "defective, it is rejected", undecidable: "cannot tell, it stays on hold" }[verdict]}.`);
     await goOn();
   });
@@ -185,7 +220,7 @@ document.addEventListener("DOMContentLoaded", () => {
     }
   }
 
-  const skip = () => current && once(async () => {
+  const skip = () => isSeen() && once(async () => {
     // The next one first: otherwise we would be offered the same part again.
     const item = current;
     await following;

@@ -33,6 +33,20 @@ def test_over_https_the_cookie_is_sent_nowhere_else(app, key):
     assert "secure" in attributes
 
 
+@pytest.fixture
+def _https_outside(monkeypatch):
+    monkeypatch.setenv("DEFECTSCOPE_PUBLIC_URL", "https://inspection.plant")
+
+
+@pytest.mark.usefixtures("_https_outside")
+def test_behind_a_proxy_that_speaks_https_it_is_not_either(app, key):
+    """What a proxy says is believed of one on this machine only, and theirs may stand elsewhere."""
+    answer = app.post("/login", data={"key": key})
+
+    assert "secure" in cookie_of(answer)[1]
+    assert answer.headers["Strict-Transport-Security"]
+
+
 def test_a_wrong_key_gets_no_cookie_and_is_not_shown_again(app, organisation):
     answer = app.post("/login", data={"key": UNKNOWN})
 
