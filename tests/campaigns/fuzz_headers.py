@@ -5,8 +5,8 @@
 
 Mutations of small pictures of many kinds; checksums are mended in half of them, so that they get
 past the first chunk. Only our deliberate errors may come out, within a second of the processor, and
-no input may make the process allocate more than 64 MB. libFuzzer stops at the first that does and writes it to
-a file; otherwise it says how many it ran and the exit code is 0.
+no input may make the process allocate more than 64 MB. libFuzzer stops at the first that does and
+writes it to a file; otherwise it says how many it ran and the exit code is 0.
 """
 
 import argparse
