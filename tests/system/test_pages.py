@@ -356,24 +356,38 @@ def test_a_decision_whose_answer_was_lost_is_known_when_the_service_is_back(stac
     part(page, "answerless-0")
 
 
-def test_the_time_of_day_of_a_tablet_does_not_matter(stack, visit, hold):
+def test_the_time_of_day_of_a_tablet_does_not_matter(visit, hold):
     """Ahead by more than a claim lasts, every part would seem to be somebody else's already."""
-    hold(2, lot="clock")
     page = visit("/review?lot=clock")
-    page.add_init_script(
-        "const now = Date.now; Date.now = () => now() + 600000;"
-        "const Real = Date; window.Date = class extends Real {"
-        "constructor(...given) { given.length ? super(...given) : super(now() + 600000); } };"
+    page.get_by_text("Nothing waits for you").wait_for()
+    page.evaluate(
+        """() => {
+            const Real = Date, ahead = () => Real.now() + 600000;
+            window.Date = class extends Real {
+                constructor(...given) { given.length ? super(...given) : super(ahead()); }
+                static now() { return ahead(); }
+            };
+        }"""
     )
-    page.reload()
+    hold(3, lot="clock")
     part(page, "clock-0")
-    claimed = []
-    page.on("request", lambda request: request.url.endswith("/next") and claimed.append(request))
+    with page.expect_response(lambda response: "clock-2" in claimed_by(response)):
+        with next_part(page):
+            page.keyboard.press("g")
+        part(page, "clock-1")
+    # The third is claimed while the second is looked at: what is claimed is shown.
+    asked = []
+    page.on("request", lambda request: request.url.endswith("/next") and asked.append(request))
     with next_part(page):
         page.keyboard.press("g")
-    part(page, "clock-1")
-    # One look for the part after that, and none to replace what was thrown away.
-    assert len(claimed) == 1
+    part(page, "clock-2")
+    assert len(asked) == 1
+
+
+def claimed_by(response):
+    """The document of a claim of whatever is next, as text."""
+    is_claim = response.url.endswith("/v1/reviews/next") and response.status == 200
+    return response.text() if is_claim else ""
 
 
 def test_a_part_stays_a_reviewer_s_while_they_are_at_it(visit, hold):
