@@ -314,11 +314,17 @@ def test_the_second_tap_of_a_double_tap_decides_nothing(stack, visit, hold):
     page = visit("/review?lot=twice")
     part(page, "twice-0")
     page.evaluate(
-        """() => new MutationObserver(() => {
-            document.body.dataset.pressed = "yes";
-            document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "d", bubbles: true }));
-            for (const button of document.querySelectorAll("[data-verdict]")) button.click();
-        }).observe(document.getElementById("reviewing"), { attributeFilter: ["data-shown"] })"""
+        """() => {
+            const press = () => {
+                document.body.dataset.pressed = "yes";
+                const key = new KeyboardEvent("keydown", { key: "d", bubbles: true });
+                document.body.dispatchEvent(key);
+                for (const button of document.querySelectorAll("[data-verdict]")) button.click();
+            };
+            const observer = new MutationObserver(() => setTimeout(press, 100));
+            const options = { attributeFilter: ["data-shown"] };
+            observer.observe(document.getElementById("reviewing"), options);
+        }"""
     )
 
     page.keyboard.press("g")
