@@ -101,9 +101,8 @@ def make_app() -> FastAPI:
     problems.install(app)
     build = app.build_middleware_stack
     # Around everything: Starlette answers to surprises (500) outside of what is added to it.
-    is_https = (get_settings().public_url or "").startswith("https://")
     app.build_middleware_stack = lambda: AnswerHeaders(  # type: ignore[method-assign]
-        build(), is_https=is_https
+        build(), is_https=(get_settings().public_url or "").startswith("https://")
     )
     for module in (
         *(exports, inspections, batches, uploads, predict, stream, reviews),

@@ -131,10 +131,10 @@ def test_a_bomb_of_256_megapixels_is_refused_without_inflating_it():
     assert len(data) < 40_000
 
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ImageOutOfBounds, match="256,000,000"):
         read_header(data)
-    elapsed = time.perf_counter() - start
+    elapsed = time.process_time() - start
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
