@@ -27,8 +27,9 @@ _RETRIED = frozenset({429, 502, 503, 504})
 _TERMINAL = frozenset({"succeeded", "failed", "canceled"})
 _LONGEST_PAUSE_SECONDS = 60.0
 """Whatever Retry-After says: somebody's maintenance page must not hold up a line for an hour."""
-_LAST_LOOK_SECONDS = 1.0
-"""What an attempt gets where no time is left: one is always made."""
+_SLACK_SECONDS = 1.0
+"""What an attempt gets beyond the time that is left: for the answer to a wait that lasts until
+then, and for the one attempt that is always made."""
 
 
 class DefectScopeApiError(Exception):
@@ -400,7 +401,7 @@ class DefectScope:
         until: float | None = None,
         **request: Any,
     ) -> httpx.Response:
-        """`until`: by the monotonic clock; no attempt and no pause goes beyond it."""
+        """`until`: by the monotonic clock; no attempt and no pause begins after it."""
         trouble = ""
         for attempt in range(self._attempts):
             if attempt and until is not None and time.monotonic() >= until:
@@ -431,7 +432,7 @@ class DefectScope:
             timeout.read += extra_seconds
         if until is None:
             return timeout
-        left = max(_LAST_LOOK_SECONDS, until - time.monotonic())
+        left = max(0.0, until - time.monotonic()) + _SLACK_SECONDS
         parts = timeout.as_dict()
         return httpx.Timeout(
             **{name: left if part is None else min(part, left) for name, part in parts.items()}

@@ -38,8 +38,9 @@ log = structlog.stdlib.get_logger()
 _MOST_LOADED = 64
 """Versions in memory, some 10 MB each; the least recently used one goes first."""
 _FIRST_PAUSE_SECONDS = 10.0
-_LONGEST_PAUSE_SECONDS = 600.0
-"""Before a version that could not be loaded is fetched again."""
+_LONGEST_PAUSE_SECONDS = 60.0
+"""Before a version that could not be loaded is fetched again: whoever has published it anew does
+not wait for long."""
 _IN_VAIN = frozenset({"incompatible_bundle", "model_unavailable"})
 """Errors that fetching the same files again does not mend."""
 
@@ -174,7 +175,7 @@ class Models:
         """Not more often than is worth it, where it failed before: each try fetches all files."""
         failure = self._failures.get(version.id)
         if failure is not None and time.monotonic() < failure.until:
-            raise failure.error
+            raise failure.error.with_traceback(None)  # or it would grow with every raise
         try:
             loaded = self._load(version)
         except DamagedBundle as error:

@@ -127,7 +127,17 @@ def test_the_time_that_was_given_holds_also_while_the_service_is_away(png):
 
     assert time.monotonic() - started < 5
     assert len({request.headers["Idempotency-Key"] for request in requests}) == 1
-    assert all(request.extensions["timeout"]["read"] <= 1 for request in requests)
+    assert all(request.extensions["timeout"]["read"] <= 2 for request in requests)
+
+
+def test_an_answer_at_the_end_of_the_wait_is_still_heard():
+    requests, transport = answering()
+    scope = DefectScope("http://scope", "ds_x", transport=transport)
+
+    scope.wait("insp_1", timeout_seconds=5)
+
+    (request,) = requests
+    assert request.extensions["timeout"]["read"] > float(request.url.params["wait"]) + 0.5
 
 
 def test_a_refusal_is_not_retried():
