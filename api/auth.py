@@ -6,6 +6,7 @@ looked up each time.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
 from hashlib import sha256
 from threading import Lock
 from typing import Annotated
@@ -18,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from api.deps import AppGateway, Gateway
 from shared import keys, sessions
 from shared.db import transaction
-from shared.errors import Forbidden, Unauthenticated
+from shared.errors import DefectScopeError, Forbidden, Unauthenticated
 from shared.keys import Caller
 from shared.tables import Scope
 
@@ -52,9 +53,11 @@ async def _caller(
     key = bearer.credentials if bearer else header
     if key:
         caller = await _remembered_or(key, _authenticate)
+        request.state.look_up = partial(_authenticate, key)
     elif token := request.cookies.get(COOKIE):
         check_page(request, token, request.headers.get(CSRF_HEADER, ""))
         caller = await _remembered_or(token, _find_session)
+        request.state.look_up = partial(_find_session, token)
     else:
         raise Unauthenticated("Send an API key: `Authorization: Bearer ds_…` or `X-API-Key: ds_…`.")
     count(request, gateway, caller)
@@ -70,6 +73,20 @@ def check_page(request: Request, token: str, sent: str) -> None:
         raise Forbidden(
             "This change did not come from a page of ours; load the page again.", code="wrong_page"
         )
+
+
+def is_still_valid(request: Request) -> bool:
+    """Whether the key or the session that let this request in lets in now. Blocks.
+
+    Where the database is away it does: that says nothing about the key.
+    """
+    try:
+        request.state.look_up()
+    except Unauthenticated:
+        return False
+    except DefectScopeError:
+        return True
+    return True
 
 
 def count(request: Request, gateway: Gateway, caller: Caller) -> None:

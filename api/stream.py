@@ -27,6 +27,7 @@ log = structlog.stdlib.get_logger()
 _GATHER_SECONDS = 0.1
 _MOST_AT_ONCE = 200
 _MOST_LISTENERS = 200
+_MOST_OF_ONE_KEY = 50
 _MOST_UNTOLD = 500
 _CHECK_SECONDS = 15.0
 """So often, news or none: whether the listener may still listen."""
@@ -82,9 +83,10 @@ class Stream:
                 listener.check_at = 0.0
                 listener.tell(_RELOAD)
 
-    def check_room(self) -> None:
-        """Raise TooMany where there are too many listeners already."""
-        if len(self._listeners) >= _MOST_LISTENERS:
+    def check_room(self, key_id: str) -> None:
+        """Raise TooMany where there are too many listeners already, or too many with this key."""
+        of_this_key = sum(listener.key_id == key_id for listener in self._listeners)
+        if len(self._listeners) >= _MOST_LISTENERS or of_this_key >= _MOST_OF_ONE_KEY:
             raise TooMany(
                 "Too many live lists are open; the list itself can be read at any time.",
                 code="too_many_listeners",

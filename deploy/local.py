@@ -35,6 +35,7 @@ with warnings.catch_warnings():
 from deploy.processes import ending_with_parent
 from shared.errors import DefectScopeError
 from shared.keys import new_key
+from shared.settings import url_of
 
 Tell = Callable[[str], None]
 """Shows a person one line."""
@@ -128,8 +129,8 @@ class LocalStack:
 
     @property
     def url(self) -> str:
-        shown = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104
-        return f"http://{shown}:{self.port}"
+        on_this_machine = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+        return url_of(on_this_machine.get(self.host, self.host), self.port)
 
     def pid(self, name: str) -> int:
         """Process of the child `api`, `worker`, `worker-2`, `deliverer`, `PostgreSQL` or `Redis`.

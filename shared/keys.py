@@ -138,11 +138,6 @@ def caller_of(row: ApiKey) -> Caller:
     )
 
 
-def is_valid(session: Session, key_id: str) -> bool:
-    """Neither revoked nor expired."""
-    return session.scalar(select(ApiKey.id).where(ApiKey.id == key_id, *VALID)) is not None
-
-
 def list_keys(session: Session, organisation_id: str) -> list[ApiKey]:
     """Oldest first; of those that are revoked, the last `MOST_KEYS`."""
     live = session.scalars(select(ApiKey).where(*_live(organisation_id)))

@@ -17,6 +17,11 @@ from shared.addresses import parse_networks
 from shared.image_headers import MAX_PIXELS, MIN_SIDE
 
 
+def url_of(host: str, port: int) -> str:
+    """Where a server that listens on this address is asked."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="DEFECTSCOPE_",
@@ -156,7 +161,7 @@ class Settings(BaseSettings):
     @property
     def base_url(self) -> str:
         """Base of links where no request tells one."""
-        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+        return (self.public_url or url_of(self.host, self.port)).rstrip("/")
 
     @property
     def review_lease(self) -> timedelta:

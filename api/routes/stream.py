@@ -1,16 +1,13 @@
 """The live list over HTTP: server-sent events."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from sse_starlette.sse import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.auth import FIRST, Reader
+from api.auth import FIRST, Reader, is_still_valid
 from api.deps import AppGateway, BaseUrl
 from api.problems import responses
-from shared import keys
-from shared.db import transaction
-from shared.errors import DefectScopeError
 
 router = APIRouter(prefix="/v1/stream", tags=["inspections"], dependencies=[FIRST])
 
@@ -29,18 +26,13 @@ router = APIRouter(prefix="/v1/stream", tags=["inspections"], dependencies=[FIRS
         **responses(401, 403, 429, 503),
     },
 )
-async def stream(caller: Reader, gateway: AppGateway, base_url: BaseUrl) -> Response:
-    def is_valid() -> bool:
-        try:
-            with transaction() as session:
-                return keys.is_valid(session, caller.key_id)
-        except DefectScopeError:
-            return True  # the database is away: that says nothing about the key
-
+async def stream(
+    request: Request, caller: Reader, gateway: AppGateway, base_url: BaseUrl
+) -> Response:
     async def may_listen() -> bool:
-        return await run_in_threadpool(is_valid)
+        return await run_in_threadpool(is_still_valid, request)
 
-    gateway.stream.check_room()
+    gateway.stream.check_room(caller.key_id)
     return EventSourceResponse(
         gateway.stream.listen(caller.organisation_id, base_url, caller.key_id, may_listen),
         headers={"Cache-Control": "no-store"},

@@ -1,12 +1,17 @@
 """Who hears what of the live list, and for how long."""
 
 import asyncio
+from threading import Thread
 
 import pytest
 from sse_starlette.event import ServerSentEvent
 
 from api import stream as stream_module
+from api.auth import COOKIE
 from api.stream import Stream
+from shared import keys, sessions
+from shared.db import transaction
+from shared.errors import TooMany
 from shared.tables import Scope
 
 BASE = "http://testserver"
@@ -82,5 +87,54 @@ def test_a_key_that_is_revoked_hears_no_more_at_once():
             await asyncio.wait_for(gone, 10)
         assert not other.done()
         other.cancel()
+
+    asyncio.run(hear())
+
+
+@pytest.fixture
+def token(new_key):
+    with transaction() as session:
+        return sessions.log_in(session, new_key(Scope.READ))
+
+
+def end_session(token):
+    with transaction() as session:
+        sessions.log_out(session, token)
+
+
+def revoke(token):
+    with transaction() as session:
+        caller = sessions.find(session, token).caller
+        keys.revoke_key(
+            session, organisation_id=caller.organisation_id, key_id=caller.key_id, actor="test"
+        )
+
+
+@pytest.mark.parametrize("end", [end_session, revoke])
+def test_a_page_hears_no_more_after_its_session(app, monkeypatch, token, end):
+    monkeypatch.setattr(stream_module, "_CHECK_SECONDS", 0.1)
+    app.cookies.set(COOKIE, token)
+    listening = Thread(target=app.get, args=("/v1/stream",), daemon=True)
+    listening.start()
+    listening.join(timeout=1)
+    assert listening.is_alive()  # several looks found it valid
+
+    end(token)
+    listening.join(timeout=10)
+    assert not listening.is_alive()
+
+
+def test_one_key_does_not_take_the_places_of_all(monkeypatch):
+    monkeypatch.setattr(stream_module, "_MOST_OF_ONE_KEY", 2)
+
+    async def hear():
+        stream = Stream()
+        waiting = [listening(stream) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(TooMany):
+            stream.check_room("key_1")
+        stream.check_room("key_2")
+        for one in waiting:
+            one.cancel()
 
     asyncio.run(hear())

@@ -45,3 +45,11 @@ def test_the_table_in_the_readme_is_complete_and_has_the_defaults():
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_says_what_it_is(name):
     assert Settings.model_fields[name].description
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("127.0.0.1", "http://127.0.0.1:8000"), ("::1", "http://[::1]:8000")],
+)
+def test_links_name_the_address_as_urls_do(host, url):
+    assert Settings(host=host, port=8000).base_url == url
