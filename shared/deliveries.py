@@ -13,6 +13,7 @@ from sqlalchemy import (
     Select,
     String,
     any_,
+    bindparam,
     case,
     cast,
     delete,
@@ -60,12 +61,12 @@ def announce(session: Session, inspection_ids: Sequence[str]) -> int:
 
     Called in the transaction that ends the inspections, so that no verdict stays untold.
     """
-    return _write(session, _ended().where(Inspection.id.in_(inspection_ids)))
+    return _write(session, _ENDED, {"ids": inspection_ids})
 
 
 def announce_decision(session: Session, decision_id: str) -> int:
     """The same of what a person decided, in the transaction of the decision."""
-    return _write(session, _decided().where(ReviewDecision.id == decision_id))
+    return _write(session, _DECIDED, {"decision_id": decision_id})
 
 
 def announce_test(session: Session, endpoint: WebhookEndpoint) -> WebhookDelivery:
@@ -324,14 +325,25 @@ def _heard(
     )
 
 
-def _write(session: Session, wanted: Select[str, str, str, str, str | None]) -> int:
+def _to_be_told(
+    wanted: Select[str, str, str, str, str | None],
+) -> Select[str, str, str, str, str | None]:
     # FOR KEY SHARE: an endpoint that is being deleted is waited for and left out, or else the row
     # that names it would fail, and the verdict with it.
-    rows = session.execute(
-        wanted.where(WebhookEndpoint.status != EndpointStatus.DISABLED).with_for_update(
-            read=True, key_share=True, of=WebhookEndpoint
-        )
-    ).all()
+    return wanted.where(WebhookEndpoint.status != EndpointStatus.DISABLED).with_for_update(
+        read=True, key_share=True, of=WebhookEndpoint
+    )
+
+
+# Put together once: that takes SQLAlchemy longer than sending it.
+_ENDED = _to_be_told(_ended().where(Inspection.id.in_(bindparam("ids", expanding=True))))
+_DECIDED = _to_be_told(_decided().where(ReviewDecision.id == bindparam("decision_id")))
+
+
+def _write(
+    session: Session, wanted: Select[str, str, str, str, str | None], values: dict[str, Any]
+) -> int:
+    rows = session.execute(wanted, values).all()
     if rows:
         session.execute(insert(WebhookDelivery), [_new(row) for row in rows])
     return len(rows)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import bindparam, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from shared.errors import InvalidInput, NotFound
@@ -19,6 +19,12 @@ from shared.tables import (
     VerdictSource,
 )
 from shared.verdicts import Disposition, Verdict
+
+# Put together once: a poll does nothing else.
+_ONE = select(Inspection).where(
+    Inspection.id == bindparam("id"),
+    Inspection.organisation_id == bindparam("organisation_id"),
+)
 
 
 @dataclass(frozen=True)
@@ -43,11 +49,7 @@ class Filters:
 
 def get(session: Session, *, organisation_id: str, inspection_id: str) -> Inspection:
     """Raises NotFound, also for what belongs to another organisation."""
-    row = session.scalar(
-        select(Inspection).where(
-            Inspection.id == inspection_id, Inspection.organisation_id == organisation_id
-        )
-    )
+    row = session.scalar(_ONE, {"id": inspection_id, "organisation_id": organisation_id})
     if row is None:
         raise NotFound(f"There is no inspection {inspection_id}.")
     return row

@@ -18,7 +18,20 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Table, func, insert, literal, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Interval,
+    Select,
+    Table,
+    bindparam,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from shared.deliveries import announce
@@ -35,8 +48,9 @@ from shared.tables import (
 )
 from shared.verdicts import FAILED, Outcome, Scores, audited
 
+_INSPECTIONS = cast(Table, Inspection.__table__)
 _EVENTS = cast(Table, InspectionEvent.__table__)
-"""By the class, SQLAlchemy would do as much for an event as for an inspection."""
+"""By their classes, SQLAlchemy would look for objects of the session to change as well."""
 
 
 @dataclass(frozen=True)
@@ -124,29 +138,15 @@ def claim(
 
     token = uuid4().hex
     rows = session.execute(
-        update(Inspection)
-        .where(Inspection.id.in_(ids))
-        .values(
-            status=Status.RUNNING,
-            lease_token=token,
-            lease_until=_at(now) + lease,
-            attempts=Inspection.attempts + 1,
-            started_at=_at(now),
-        )
-        .returning(
-            Inspection.id,
-            Inspection.organisation_id,
-            Inspection.image_key,
-            Inspection.image_sha256,
-            Inspection.model_version_id,
-            select(Product.shadow_version_id)
-            .where(Product.id == Inspection.product_id)
-            .scalar_subquery()
-            .label("shadow_version_id"),
-            Inspection.attempts,
-            func.extract("epoch", Inspection.started_at - Inspection.created_at).label("queued_s"),
-        )
-        .execution_options(synchronize_session=False)
+        _CLAIM,
+        {
+            "ids": ids,
+            "token": token,
+            "lease": lease,
+            "now": _given(now),
+            "worker": worker,
+            "detail": {"batch": len(ids)},
+        },
     ).all()
     claimed = tuple(
         Claimed(
@@ -164,7 +164,6 @@ def claim(
         )
         for row in rows
     )
-    _note(session, ids, actor=worker, event="claimed", detail={"batch": len(ids)})
     last = next(row.source for row in reversed(due) if row.id in ids)
     return Batch(token, claimed, last)
 
@@ -221,10 +220,10 @@ def record(
         return frozenset()
     finished_at = ours[results[0].id].now
     session.execute(
-        update(Inspection),
+        update(_INSPECTIONS).where(_INSPECTIONS.c.id == bindparam("its_id")),
         [
             {
-                "id": result.id,
+                "its_id": result.id,
                 "status": Status.SUCCEEDED,
                 "lease_token": None,
                 "lease_until": None,
@@ -420,27 +419,7 @@ def _lock_ours(
     session: Session, token: str, ids: Sequence[str], now: Moment = DATABASE_NOW
 ) -> dict[str, _Ours]:
     """Lock and return those rows that this lease still holds: the fence."""
-    rows = session.execute(
-        select(
-            Inspection.id,
-            Inspection.organisation_id,
-            Inspection.model_version_id,
-            Inspection.created_at,
-            _at(now).label("now"),
-            Inspection.priority,
-            Inspection.line,
-            select(Product.audit_share)
-            .where(Product.id == Inspection.product_id)
-            .scalar_subquery()
-            .label("audit_share"),
-        )
-        .where(
-            Inspection.id.in_(ids),
-            Inspection.lease_token == token,
-            Inspection.status == Status.RUNNING,
-        )
-        .with_for_update()
-    )
+    rows = session.execute(_OURS, {"ids": ids, "token": token, "now": _given(now)})
     return {
         row.id: _Ours(
             row.organisation_id,
@@ -507,6 +486,82 @@ def _note(
             for id_ in ids
         ],
     )
+
+
+# --- What is done for every photo, put together once: that takes longer than sending it. ---
+
+_ITS_NOW = func.coalesce(bindparam("now", type_=DateTime(timezone=True)), func.clock_timestamp())
+
+
+def _claiming() -> Select[Any]:
+    photos = _INSPECTIONS
+    claimed = (
+        update(photos)
+        .where(photos.c.id.in_(bindparam("ids", expanding=True)))
+        .values(
+            status=Status.RUNNING,
+            lease_token=bindparam("token"),
+            lease_until=_ITS_NOW + bindparam("lease", type_=Interval()),
+            attempts=photos.c.attempts + 1,
+            started_at=_ITS_NOW,
+        )
+        .returning(
+            photos.c.id,
+            photos.c.organisation_id,
+            photos.c.image_key,
+            photos.c.image_sha256,
+            photos.c.model_version_id,
+            select(Product.shadow_version_id)
+            .where(Product.id == photos.c.product_id)
+            .scalar_subquery()
+            .label("shadow_version_id"),
+            photos.c.attempts,
+            func.extract("epoch", photos.c.started_at - photos.c.created_at).label("queued_s"),
+        )
+        .cte("claimed")
+    )
+    event = (
+        insert(_EVENTS)
+        .from_select(
+            ["inspection_id", "actor", "event", "detail"],
+            select(
+                claimed.c.id,
+                bindparam("worker"),
+                literal("claimed"),
+                bindparam("detail", type_=_EVENTS.c.detail.type),
+            ),
+        )
+        .cte("event")
+    )
+    return select(claimed).add_cte(event)
+
+
+_CLAIM = _claiming()
+_OURS = (
+    select(
+        Inspection.id,
+        Inspection.organisation_id,
+        Inspection.model_version_id,
+        Inspection.created_at,
+        _ITS_NOW.label("now"),
+        Inspection.priority,
+        Inspection.line,
+        select(Product.audit_share)
+        .where(Product.id == Inspection.product_id)
+        .scalar_subquery()
+        .label("audit_share"),
+    )
+    .where(
+        Inspection.id.in_(bindparam("ids", expanding=True)),
+        Inspection.lease_token == bindparam("token"),
+        Inspection.status == Status.RUNNING,
+    )
+    .with_for_update()
+)
+
+
+def _given(now: Moment) -> datetime | None:
+    return now if isinstance(now, datetime) else None
 
 
 def _at(now: Moment) -> ColumnElement[datetime]:
