@@ -5,16 +5,15 @@ This is what a gateway does most, so the row and the start of its history are on
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import Select, String, and_, bindparam, exists, insert, literal, or_, select
-from sqlalchemy import Table as SqlTable
 from sqlalchemy.orm import Session, aliased
 
 from shared.errors import Unavailable
 from shared.ids import new_id
 from shared.products import check_submittable
-from shared.tables import Inspection, InspectionEvent, ModelVersion, Product, Status
+from shared.tables import EVENTS, INSPECTIONS, Inspection, ModelVersion, Product, Status
 
 
 @dataclass(frozen=True)
@@ -114,9 +113,7 @@ _GIVEN = (
 
 
 def _statement() -> Select[Any]:
-    inspections = cast(SqlTable, Inspection.__table__)
-    events = cast(SqlTable, InspectionEvent.__table__)
-    its = {name: bindparam(f"its_{name}", type_=inspections.c[name].type) for name in _GIVEN}
+    its = {name: bindparam(f"its_{name}", type_=INSPECTIONS.c[name].type) for name in _GIVEN}
     named, another = bindparam("product", type_=String()), aliased(Product)
     is_the_only_one = ~exists().where(
         another.organisation_id == Product.organisation_id, another.id != Product.id
@@ -137,16 +134,16 @@ def _statement() -> Select[Any]:
         .cte("judge")
     )
     row = (
-        insert(inspections)
+        insert(INSPECTIONS)
         .from_select(
             [*_GIVEN, "product_id", "model_version_id"],
             select(*its.values(), judge.c.product_id, judge.c.model_version_id),
         )
-        .returning(inspections.c.id, inspections.c.created_at, inspections.c.model_version_id)
+        .returning(INSPECTIONS.c.id, INSPECTIONS.c.created_at, INSPECTIONS.c.model_version_id)
         .cte("row")
     )
     event = (
-        insert(events)
+        insert(EVENTS)
         .from_select(
             ["inspection_id", "actor", "event"],
             select(row.c.id, bindparam("actor"), literal("accepted")),

@@ -1,4 +1,4 @@
-"""Life of an inspection: the only module that changes `Inspection.status`.
+"""Life of an inspection: with claiming.py all that changes `Inspection.status`.
 
 The row is the truth and the Celery message only a doorbell: a lost or doubled
 message costs time, never a verdict. A verdict is written only by whoever holds
@@ -10,72 +10,29 @@ the lease. Every change leaves an event in the history.
       └──give_back, sweep─┘ └──fail, sweep (last attempt)──▶ failed
 """
 
-import itertools
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, cast
-from uuid import uuid4
+from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    DateTime,
-    Interval,
-    Select,
-    Table,
-    bindparam,
-    func,
-    insert,
-    literal,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from shared.deliveries import announce
 from shared.errors import Conflict, NotFound
 from shared.reviews import Held, open_reviews
-from shared.scheduling import DATABASE_NOW, Moment, due_photos
+from shared.scheduling import DATABASE_NOW, ITS_NOW, Moment, at, given
 from shared.shadows import ShadowJudgement, keep_shadow_results
 from shared.tables import (
+    EVENTS,
+    INSPECTIONS,
     Inspection,
-    InspectionEvent,
     Product,
     Status,
     VerdictSource,
 )
 from shared.verdicts import FAILED, Outcome, Scores, audited
-
-_INSPECTIONS = cast(Table, Inspection.__table__)
-_EVENTS = cast(Table, InspectionEvent.__table__)
-"""By their classes, SQLAlchemy would look for objects of the session to change as well."""
-
-
-@dataclass(frozen=True)
-class Claimed:
-    """An inspection leased to us."""
-
-    id: str
-    organisation_id: str
-    image_key: str
-    image_sha256: str
-    model_version_id: str
-    shadow_version_id: str | None
-    """The product's shadow at the moment of the claim; see shadows.py."""
-    attempts: int
-    queued_ms: int
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one claim took, under one lease token."""
-
-    token: str
-    inspections: tuple[Claimed, ...]
-    last_source: str
-    """Where the next claim goes on."""
 
 
 @dataclass(frozen=True)
@@ -109,86 +66,6 @@ class Swept:
     failed: tuple[str, ...]
 
 
-def claim(
-    session: Session,
-    *,
-    limit: int,
-    lease: timedelta,
-    worker: str,
-    after: str = "",
-    now: Moment = DATABASE_NOW,
-) -> Batch | None:
-    """Lease up to `limit` queued inspections to this worker: the most urgent, sources in turn.
-
-    `after`: the source that was served last, as the last batch says it. Rows that another worker
-    holds are skipped, not waited for. One whose batch crashed a worker comes alone, so that it
-    cannot fail its neighbours. The caller commits; until then nobody else sees the claim. None:
-    nothing is due.
-    """
-    # Forgotten in a crash of the database, the photos are queued as before: no need to wait for the
-    # disk, as a photo and its verdict do.
-    session.execute(text("SET LOCAL synchronous_commit TO OFF"))
-    due = due_photos(session, limit=limit, after=after, now=now)
-    if not due:
-        return None
-    first = due[0]
-    # One to be judged alone ends the batch before it: the next claim begins with it.
-    others = itertools.takewhile(lambda row: not row.is_alone, due)
-    ids = [first.id] if first.is_alone else [row.id for row in others]
-
-    token = uuid4().hex
-    rows = session.execute(
-        _CLAIM,
-        {
-            "ids": ids,
-            "token": token,
-            "lease": lease,
-            "now": _given(now),
-            "worker": worker,
-            "detail": {"batch": len(ids)},
-        },
-    ).all()
-    claimed = tuple(
-        Claimed(
-            id=row.id,
-            organisation_id=row.organisation_id,
-            image_key=row.image_key,
-            image_sha256=row.image_sha256,
-            model_version_id=row.model_version_id,
-            # Photos accepted before another version was activated may still be its own.
-            shadow_version_id=row.shadow_version_id
-            if row.shadow_version_id != row.model_version_id
-            else None,
-            attempts=row.attempts,
-            queued_ms=max(0, round(float(row.queued_s) * 1000)),
-        )
-        for row in rows
-    )
-    last = next(row.source for row in reversed(due) if row.id in ids)
-    return Batch(token, claimed, last)
-
-
-def extend(
-    session: Session, tokens: Sequence[str], *, lease: timedelta, now: Moment = DATABASE_NOW
-) -> None:
-    """Heartbeat: push the end of our leases forward. A lease that we lost stays lost.
-
-    Rows that a slot of this worker is recording at this moment are skipped:
-    waiting for them while it waits for us would be a deadlock.
-    """
-    held = (
-        select(Inspection.id)
-        .where(Inspection.lease_token.in_(tokens), Inspection.status == Status.RUNNING)
-        .with_for_update(skip_locked=True)
-    )
-    session.execute(
-        update(Inspection)
-        .where(Inspection.id.in_(held))
-        .values(lease_until=_at(now) + lease)
-        .execution_options(synchronize_session=False)
-    )
-
-
 def record(
     session: Session,
     *,
@@ -220,7 +97,7 @@ def record(
         return frozenset()
     finished_at = ours[results[0].id].now
     session.execute(
-        update(_INSPECTIONS).where(_INSPECTIONS.c.id == bindparam("its_id")),
+        update(INSPECTIONS).where(INSPECTIONS.c.id == bindparam("its_id")),
         [
             {
                 "its_id": result.id,
@@ -321,7 +198,7 @@ def give_back(
             status=Status.QUEUED,
             lease_token=None,
             lease_until=None,
-            run_at=_at(now) + delay,
+            run_at=at(now) + delay,
             attempts=Inspection.attempts - (0 if spend_attempt else 1),
             is_alone=Inspection.is_alone | alone,
         )
@@ -351,7 +228,7 @@ def sweep(session: Session, *, max_attempts: int, now: Moment = DATABASE_NOW) ->
                 status=Status.QUEUED,
                 lease_token=None,
                 lease_until=None,
-                run_at=_at(now),
+                run_at=at(now),
                 is_alone=True,
             )
             .execution_options(synchronize_session=False)
@@ -404,6 +281,30 @@ def cancel(session: Session, *, organisation_id: str, inspection_id: str, actor:
     _note(session, [inspection_id], actor=actor, event="canceled")
 
 
+# Put together once, as in claiming.py.
+_OURS = (
+    select(
+        Inspection.id,
+        Inspection.organisation_id,
+        Inspection.model_version_id,
+        Inspection.created_at,
+        ITS_NOW.label("now"),
+        Inspection.priority,
+        Inspection.line,
+        select(Product.audit_share)
+        .where(Product.id == Inspection.product_id)
+        .scalar_subquery()
+        .label("audit_share"),
+    )
+    .where(
+        Inspection.id.in_(bindparam("ids", expanding=True)),
+        Inspection.lease_token == bindparam("token"),
+        Inspection.status == Status.RUNNING,
+    )
+    .with_for_update()
+)
+
+
 @dataclass(frozen=True)
 class _Ours:
     organisation_id: str
@@ -419,7 +320,7 @@ def _lock_ours(
     session: Session, token: str, ids: Sequence[str], now: Moment = DATABASE_NOW
 ) -> dict[str, _Ours]:
     """Lock and return those rows that this lease still holds: the fence."""
-    rows = session.execute(_OURS, {"ids": ids, "token": token, "now": _given(now)})
+    rows = session.execute(_OURS, {"ids": ids, "token": token, "now": given(now)})
     return {
         row.id: _Ours(
             row.organisation_id,
@@ -449,7 +350,7 @@ def _end_as_failed(
             review_reasons=[reason.value for reason in reasons],
             error_code=code,
             error_message=message,
-            finished_at=_at(now),
+            finished_at=at(now),
         )
         .returning(Inspection.organisation_id, Inspection.id, Inspection.priority, Inspection.line)
         .execution_options(synchronize_session=False)
@@ -480,92 +381,12 @@ def _note(
     detail: dict[str, Any] | None = None,
 ) -> None:
     session.execute(
-        insert(_EVENTS),
+        insert(EVENTS),
         [
             {"inspection_id": id_, "actor": actor, "event": event, "detail": detail or {}}
             for id_ in ids
         ],
     )
-
-
-# --- What is done for every photo, put together once: that takes longer than sending it. ---
-
-_ITS_NOW = func.coalesce(bindparam("now", type_=DateTime(timezone=True)), func.clock_timestamp())
-
-
-def _claiming() -> Select[Any]:
-    photos = _INSPECTIONS
-    claimed = (
-        update(photos)
-        .where(photos.c.id.in_(bindparam("ids", expanding=True)))
-        .values(
-            status=Status.RUNNING,
-            lease_token=bindparam("token"),
-            lease_until=_ITS_NOW + bindparam("lease", type_=Interval()),
-            attempts=photos.c.attempts + 1,
-            started_at=_ITS_NOW,
-        )
-        .returning(
-            photos.c.id,
-            photos.c.organisation_id,
-            photos.c.image_key,
-            photos.c.image_sha256,
-            photos.c.model_version_id,
-            select(Product.shadow_version_id)
-            .where(Product.id == photos.c.product_id)
-            .scalar_subquery()
-            .label("shadow_version_id"),
-            photos.c.attempts,
-            func.extract("epoch", photos.c.started_at - photos.c.created_at).label("queued_s"),
-        )
-        .cte("claimed")
-    )
-    event = (
-        insert(_EVENTS)
-        .from_select(
-            ["inspection_id", "actor", "event", "detail"],
-            select(
-                claimed.c.id,
-                bindparam("worker"),
-                literal("claimed"),
-                bindparam("detail", type_=_EVENTS.c.detail.type),
-            ),
-        )
-        .cte("event")
-    )
-    return select(claimed).add_cte(event)
-
-
-_CLAIM = _claiming()
-_OURS = (
-    select(
-        Inspection.id,
-        Inspection.organisation_id,
-        Inspection.model_version_id,
-        Inspection.created_at,
-        _ITS_NOW.label("now"),
-        Inspection.priority,
-        Inspection.line,
-        select(Product.audit_share)
-        .where(Product.id == Inspection.product_id)
-        .scalar_subquery()
-        .label("audit_share"),
-    )
-    .where(
-        Inspection.id.in_(bindparam("ids", expanding=True)),
-        Inspection.lease_token == bindparam("token"),
-        Inspection.status == Status.RUNNING,
-    )
-    .with_for_update()
-)
-
-
-def _given(now: Moment) -> datetime | None:
-    return now if isinstance(now, datetime) else None
-
-
-def _at(now: Moment) -> ColumnElement[datetime]:
-    return literal(now) if isinstance(now, datetime) else now
 
 
 def _milliseconds(duration: timedelta) -> int:

@@ -7,10 +7,10 @@ Decisions are only ever appended: a later one supersedes, and the first can stil
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Select, and_, any_, func, insert, literal, or_, select
+from sqlalchemy import ColumnElement, Select, and_, any_, func, insert, or_, select
 from sqlalchemy.orm import Session
 
 from shared import audit
@@ -19,7 +19,7 @@ from shared.deliveries import announce_decision
 from shared.errors import Conflict, InvalidInput, NotFound
 from shared.ids import new_id
 from shared.products import defect_types
-from shared.scheduling import DATABASE_NOW, Moment
+from shared.scheduling import DATABASE_NOW, Moment, at
 from shared.tables import (
     ApiKey,
     Inspection,
@@ -154,7 +154,7 @@ def extend(
 ) -> Review:
     """The reviewer is still at it. Raises NotFound, and Conflict once the lease is lost."""
     row = _lock_ours(session, organisation_id, review_id, lease_token, now)
-    row.lease_until = session.scalars(select(_at(now) + lease)).one()
+    row.lease_until = session.scalars(select(at(now) + lease)).one()
     session.flush()
     return row
 
@@ -206,7 +206,7 @@ def decide(
         defect_type=decided.defect_type,
         region=decided.region,
         comment=decided.comment,
-        at=session.scalars(select(_at(now))).one(),
+        at=session.scalars(select(at(now))).one(),
     )
     session.add(decision)
     session.flush()
@@ -336,11 +336,11 @@ def _matching(filters: Filters, organisation_id: str) -> Select[Review]:
 
 def _is_free(now: Moment) -> ColumnElement[bool]:
     """Nobody looks at it: a lease that ran out is none."""
-    return or_(Review.lease_until.is_(None), Review.lease_until <= _at(now))
+    return or_(Review.lease_until.is_(None), Review.lease_until <= at(now))
 
 
 def _lease(session: Session, row: Review, reviewer: str, lease: timedelta, now: Moment) -> Review:
-    until = session.scalars(select(_at(now) + lease)).one()
+    until = session.scalars(select(at(now) + lease)).one()
     row.lease_token, row.lease_until, row.claimed_by = uuid4().hex, until, reviewer
     session.flush()
     return row
@@ -364,7 +364,7 @@ def _lock_ours(
     """The fence: only whoever holds the lease goes on."""
     row = _lock(session, organisation_id, review_id)
     is_ours = session.scalars(
-        select(and_(Review.lease_token == lease_token, Review.lease_until > _at(now))).where(
+        select(and_(Review.lease_token == lease_token, Review.lease_until > at(now))).where(
             Review.id == review_id
         )
     ).one()
@@ -391,7 +391,3 @@ def _check(session: Session, inspection: Inspection, decided: Decided) -> None:
             f"{', '.join(dict.fromkeys(known))}.",
             field="defect_type",
         )
-
-
-def _at(now: Moment) -> ColumnElement[datetime]:
-    return literal(now) if isinstance(now, datetime) else now

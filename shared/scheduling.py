@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, text
+from sqlalchemy import ColumnElement, DateTime, Row, bindparam, func, literal, text
 from sqlalchemy.orm import Session
 
 Moment = datetime | ColumnElement[datetime]
 DATABASE_NOW: Moment = func.clock_timestamp()
 """One clock for all workers. Tests pass a datetime instead."""
+ITS_NOW = func.coalesce(bindparam("now", type_=DateTime(timezone=True)), func.clock_timestamp())
+"""In a statement that is put together once; `now` is what `given` says."""
 
 _MORE = 4
 """Candidates for each place: other workers may hold the first ones at this moment."""
@@ -92,6 +94,16 @@ def due_photos(
         "limit": limit,
         "candidates": _MORE * limit,
         "after": after,
-        "now": now if isinstance(now, datetime) else None,
+        "now": given(now),
     }
     return session.execute(_TURNS, values).all() or session.execute(_ANY, values).all()
+
+
+def given(now: Moment) -> datetime | None:
+    """The moment of a test, or None for the database's own."""
+    return now if isinstance(now, datetime) else None
+
+
+def at(now: Moment) -> ColumnElement[datetime]:
+    """The moment as part of a statement."""
+    return literal(now) if isinstance(now, datetime) else now

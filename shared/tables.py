@@ -6,7 +6,7 @@ retention.py.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -22,6 +22,7 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy import Table as SqlTable
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -513,3 +514,8 @@ class Worker(Table):
     engine: Mapped[str]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+INSPECTIONS = cast(SqlTable, Inspection.__table__)
+EVENTS = cast(SqlTable, InspectionEvent.__table__)
+"""By their classes, SQLAlchemy would look for objects of the session to change as well."""

@@ -17,7 +17,8 @@ from typing import TypeVar
 import numpy as np
 import structlog
 
-from shared import inspections
+from shared import claiming, inspections
+from shared.claiming import Batch, Claimed
 from shared.db import transaction
 from shared.errors import (
     DatabaseUnavailable,
@@ -27,7 +28,7 @@ from shared.errors import (
     StorageUnavailable,
     Unavailable,
 )
-from shared.inspections import Batch, Claimed, Failure, Recorded
+from shared.inspections import Failure, Recorded
 from shared.queue import Ringer, tell_finished
 from shared.settings import Settings
 from shared.shadows import ShadowJudgement
@@ -138,7 +139,7 @@ class Judging:
         while not self._stopping.is_set():
             try:
                 with transaction() as session:
-                    batch = inspections.claim(
+                    batch = claiming.claim(
                         session,
                         limit=self._settings.batch_size or self._models.batch_size,
                         lease=self._settings.lease,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from shared import inspections
+from shared import claiming
 from shared.db import transaction
 from shared.errors import Unavailable
 from shared.settings import Settings
@@ -70,7 +70,7 @@ class Leases:
             self._give_up()
             return
         with transaction() as session:
-            inspections.extend(session, list(since), lease=self._settings.lease)
+            claiming.extend(session, list(since), lease=self._settings.lease)
 
 
 def end_process() -> None:

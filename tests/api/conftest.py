@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from shared import inspections, keys
+from shared import claiming, inspections, keys
 from shared.db import transaction
 from shared.inspections import Recorded
 from shared.settings import get_settings
@@ -65,7 +65,7 @@ def judge_all() -> Callable[..., list[str]]:
         from datetime import timedelta
 
         with transaction() as session:
-            batch = inspections.claim(
+            batch = claiming.claim(
                 session, limit=100, lease=timedelta(seconds=30), worker="worker:test"
             )
         assert batch is not None

@@ -5,7 +5,7 @@ from itertools import count
 
 import pytest
 
-from shared import inspections, products
+from shared import claiming, inspections, products
 from shared.db import transaction
 from shared.inspections import Recorded
 from shared.shadows import ShadowJudgement
@@ -53,7 +53,7 @@ def judge(queued):
     def judge(active, shadow, meanwhile=lambda: None):
         (id_,) = queued(5)
         with transaction() as session:
-            batch = inspections.claim(
+            batch = claiming.claim(
                 session, limit=100, lease=timedelta(seconds=30), worker="worker:test"
             )
         (claimed,) = batch.inspections

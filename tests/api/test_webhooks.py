@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 from sqlalchemy import select, update
 
-from shared import delivering, inspections, webhook_events
+from shared import claiming, delivering, inspections, webhook_events
 from shared.db import transaction
 from shared.delivering import Attempt
 from shared.inspections import Failure
@@ -190,9 +190,7 @@ def test_each_message_is_what_the_openapi_document_says(api, create, png, judge_
     path = f"/v1/webhooks/{create()['id']}"
     held, failed = (api.post("/v1/inspections", files={"file": png}).json()["id"] for _ in "12")
     with transaction() as session:
-        batch = inspections.claim(
-            session, limit=2, lease=get_settings().lease, worker="worker:test"
-        )
+        batch = claiming.claim(session, limit=2, lease=get_settings().lease, worker="worker:test")
         failure = Failure(failed, "unreadable_image", "Send it again.")
         inspections.fail(session, token=batch.token, failures=[failure], worker="worker:test")
         session.execute(

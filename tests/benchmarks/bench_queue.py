@@ -21,7 +21,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.orm import Session
 
 from deploy.local import LocalStack
-from shared import inspections
+from shared import claiming
 from shared.scheduling import _TURNS
 
 _FILL = text("""
@@ -127,7 +127,7 @@ def claims(database: Engine, count: int = 100) -> float:
     for _ in range(count):
         with Session(database) as session:
             started = time.perf_counter()
-            batch = inspections.claim(session, limit=8, lease=timedelta(seconds=30), worker="bench")
+            batch = claiming.claim(session, limit=8, lease=timedelta(seconds=30), worker="bench")
             times.append((time.perf_counter() - started) * 1000)
             if batch is None:
                 raise SystemExit("nothing was queued")

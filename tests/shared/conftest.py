@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from shared import deliveries, delivering, endpoints, inspections
+from shared import claiming, deliveries, delivering, endpoints, inspections
 from shared.db import transaction
 from shared.delivering import Attempt
 from shared.endpoints import SUBSCRIBABLE, Filter
@@ -42,7 +42,7 @@ def judge(queued):
     def judge(count=1, *, disposition=Disposition.PASS, fails=False):
         queued(*[5] * count)
         with transaction() as session:
-            batch = inspections.claim(session, limit=100, lease=LEASE, worker="worker:a")
+            batch = claiming.claim(session, limit=100, lease=LEASE, worker="worker:a")
             ids = [one.id for one in batch.inspections]
             if fails:
                 failures = [Failure(id_, "unreadable_image", "Send it again.") for id_ in ids]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import delete, func, select, text, update
 
-from shared import deliveries, delivering, endpoints, inspections
+from shared import claiming, deliveries, delivering, endpoints, inspections
 from shared.db import transaction
 from shared.errors import InvalidInput
 from shared.inspections import Recorded
@@ -67,7 +67,7 @@ def test_a_worker_that_lost_its_lease_tells_nobody(outbox, endpoint, queued):
     endpoint()
     queued(5)
     with transaction() as session:
-        batch = inspections.claim(session, limit=1, lease=-LEASE, worker="worker:late")
+        batch = claiming.claim(session, limit=1, lease=-LEASE, worker="worker:late")
     with transaction() as session:
         inspections.sweep(session, max_attempts=3)
     outcome = Outcome(Verdict.GOOD, Disposition.PASS, (), False, False, True)

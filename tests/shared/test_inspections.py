@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from shared import inspections
+from shared import claiming, inspections
 from shared.db import transaction
 from shared.errors import Conflict, NotFound
 from shared.inspections import Failure, Recorded
@@ -17,7 +17,7 @@ SOON = datetime(2100, 1, 1, 12, 0, tzinfo=UTC)
 
 def claim(limit=10, now=SOON, worker="worker:a"):
     with transaction() as session:
-        return inspections.claim(session, limit=limit, lease=LEASE, worker=worker, now=now)
+        return claiming.claim(session, limit=limit, lease=LEASE, worker=worker, now=now)
 
 
 def sweep(now, max_attempts=3):
@@ -65,9 +65,9 @@ def test_the_most_urgent_photo_is_claimed_first_and_then_the_oldest(queued):
 def test_two_workers_never_claim_the_same_photo(queued):
     ids = queued(5, 5, 5, 5)
     with transaction() as first, transaction() as second:
-        a = inspections.claim(first, limit=3, lease=LEASE, worker="worker:a", now=SOON)
+        a = claiming.claim(first, limit=3, lease=LEASE, worker="worker:a", now=SOON)
         # The first claim is not committed yet: its rows are skipped, not waited for.
-        b = inspections.claim(second, limit=3, lease=LEASE, worker="worker:b", now=SOON)
+        b = claiming.claim(second, limit=3, lease=LEASE, worker="worker:b", now=SOON)
 
     assert len(a.inspections) == 3
     assert len(b.inspections) == 1
@@ -131,7 +131,7 @@ def test_a_heartbeat_keeps_the_lease(db, queued):
     (id_,) = queued(5)
     batch = claim()
     with transaction() as session:
-        inspections.extend(session, [batch.token], lease=LEASE, now=SOON + timedelta(seconds=20))
+        claiming.extend(session, [batch.token], lease=LEASE, now=SOON + timedelta(seconds=20))
 
     assert sweep(SOON + timedelta(seconds=31)).requeued == 0
     assert row(db, id_).lease_until == SOON + timedelta(seconds=50)
@@ -142,7 +142,7 @@ def test_a_heartbeat_does_not_bring_back_a_lost_lease(db, queued):
     batch = claim()
     sweep(SOON + timedelta(seconds=31))
     with transaction() as session:
-        inspections.extend(session, [batch.token], lease=LEASE, now=SOON + timedelta(seconds=32))
+        claiming.extend(session, [batch.token], lease=LEASE, now=SOON + timedelta(seconds=32))
 
     assert row(db, id_).status is Status.QUEUED
     assert row(db, id_).lease_until is None

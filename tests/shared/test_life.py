@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import text
 
-from shared import accepting, inspections, reviews
+from shared import accepting, claiming, inspections, reviews
 from shared.db import transaction
 from shared.errors import Conflict
 from shared.inspections import Failure, Recorded
@@ -130,7 +130,7 @@ class Life(RuleBasedStateMachine):
 
     def claim_some(self, limit):
         with transaction() as session:
-            batch = inspections.claim(
+            batch = claiming.claim(
                 session, limit=limit, lease=LEASE, worker="worker:1", now=self.now
             )
         waiting = [id_ for id_, photo in self.photos.items() if photo.status == "queued"]
@@ -215,7 +215,7 @@ class Life(RuleBasedStateMachine):
     def extend(self, batch):
         token, ids = batch
         with transaction() as session:
-            inspections.extend(session, [token], lease=LEASE, now=self.now)
+            claiming.extend(session, [token], lease=LEASE, now=self.now)
         for id_ in self.ours(token, ids):
             self.photos[id_].until = self.now + LEASE
 

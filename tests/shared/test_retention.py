@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, update
 
-from shared import inspections, retention, reviews
+from shared import claiming, inspections, retention, reviews
 from shared.db import transaction
 from shared.inspections import Recorded
 from shared.tables import Inspection, InspectionEvent
@@ -19,7 +19,7 @@ def judged(queued):
     def judged(days, *reasons):
         (id_,) = queued(5)
         with transaction() as session:
-            batch = inspections.claim(
+            batch = claiming.claim(
                 session, limit=1, lease=timedelta(seconds=30), worker="worker:test"
             )
         disposition = Disposition.HOLD if reasons else Disposition.PASS

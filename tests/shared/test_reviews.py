@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from shared import accepting, deliveries, inspections, products, reviews, shadows
+from shared import accepting, claiming, deliveries, inspections, products, reviews, shadows
 from shared.db import engine, transaction
 from shared.errors import Conflict, InvalidInput, NotFound
 from shared.inspections import Failure, Recorded
@@ -65,7 +65,7 @@ def judge(*reasons, disposition=Disposition.PASS, shadow=None):
         True,
     )
     with transaction() as session:
-        batch = inspections.claim(session, limit=100, lease=LEASE, worker="worker:a")
+        batch = claiming.claim(session, limit=100, lease=LEASE, worker="worker:a")
         results = [
             Recorded(one.id, SCORES, outcome, "cpu", "o", "a", [], {}, shadow)
             for one in batch.inspections
@@ -573,7 +573,7 @@ def test_a_defective_part_needs_neither_type_nor_region(db, hold):
 def test_a_part_whose_inspection_failed_is_decided_like_any_other(db, accept):
     id_ = accept()
     with transaction() as session:
-        batch = inspections.claim(session, limit=1, lease=LEASE, worker="worker:a")
+        batch = claiming.claim(session, limit=1, lease=LEASE, worker="worker:a")
         failures = [Failure(id_, "unreadable_image", "cut off")]
         inspections.fail(session, token=batch.token, failures=failures, worker="worker:a")
     row = claim_next(reason=ReviewReason.INSPECTION_FAILED)

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from shared import accepting, inspections
+from shared import accepting, claiming
 from shared.db import transaction
 
 
@@ -38,7 +38,7 @@ def claim():
 
     def claim(limit, after=None):
         with transaction() as session:
-            batch = inspections.claim(
+            batch = claiming.claim(
                 session,
                 limit=limit,
                 lease=timedelta(seconds=30),

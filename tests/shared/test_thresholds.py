@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from shared import accepting, inspections, products, thresholds
+from shared import accepting, claiming, inspections, products, thresholds
 from shared.db import transaction
 from shared.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
 from shared.inspection_document import InspectionOut
@@ -67,7 +67,7 @@ def judge(organisation):
             )
         with transaction() as session:
             lease = timedelta(seconds=30)
-            batch = inspections.claim(session, limit=1, lease=lease, worker="worker:a")
+            batch = claiming.claim(session, limit=1, lease=lease, worker="worker:a")
             scores = Scores(probability, 0.001, 1.0, 10.0, ())
             version = session.get_one(ModelVersion, batch.inspections[0].model_version_id)
             outcome = decide(scores, Thresholds.model_validate(version.thresholds))

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared import accepting, endpoints, inspections, reviews
+from shared import accepting, claiming, endpoints, inspections, reviews
 from shared.db import transaction
 from shared.delivering import due, lease
 from shared.endpoints import SUBSCRIBABLE, Filter
@@ -53,7 +53,7 @@ def send(organisation):
                 **{"photo": photo, "actor": "test"},
             )
         with transaction() as session:
-            batch = inspections.claim(session, limit=1, lease=LEASE, worker="worker:a")
+            batch = claiming.claim(session, limit=1, lease=LEASE, worker="worker:a")
             scores = Scores(0.32, 0.001, 1.0, 10.0, ())
             result = Recorded(id_, scores, outcome, "cpu", "o", "a", list(regions), TIMINGS)
             inspections.record(session, token=batch.token, results=[result], worker="worker:a")

@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 from sqlalchemy import select, update
 from statsmodels.stats.proportion import proportion_confint
 
-from shared import accepting, inspections, products, reviews, thresholds, what_if
+from shared import accepting, claiming, inspections, products, reviews, thresholds, what_if
 from shared.db import transaction
 from shared.inspections import Failure, Recorded
 from shared.intervals import exact
@@ -191,7 +191,7 @@ def judge(organisation):
                 actor="test",
             )
         with transaction() as session:
-            batch = inspections.claim(session, limit=1, lease=LEASE, worker="worker:a")
+            batch = claiming.claim(session, limit=1, lease=LEASE, worker="worker:a")
             version = session.get_one(ModelVersion, batch.inspections[0].model_version_id)
             outcome = decide(scores, Thresholds.model_validate(version.thresholds))
             if fails:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import select, text
 
-from shared import inspections
+from shared import claiming
 from shared.db import engine, transaction
 from shared.settings import get_settings
 from shared.tables import Inspection, Status, Worker
@@ -25,7 +25,7 @@ def statuses(db):
 def test_photos_of_a_dead_worker_come_back(db, upkeep, queued):
     queued(5, 5)
     with transaction() as session:
-        inspections.claim(session, limit=2, lease=timedelta(seconds=-1), worker="worker:dead")
+        claiming.claim(session, limit=2, lease=timedelta(seconds=-1), worker="worker:dead")
 
     upkeep.round()
 
@@ -35,7 +35,7 @@ def test_photos_of_a_dead_worker_come_back(db, upkeep, queued):
 def test_only_one_worker_sweeps_at_a_time(db, upkeep, queued):
     queued(5)
     with transaction() as session:
-        inspections.claim(session, limit=1, lease=timedelta(seconds=-1), worker="worker:dead")
+        claiming.claim(session, limit=1, lease=timedelta(seconds=-1), worker="worker:dead")
     with engine().begin() as other:
         other.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _SWEEPER_LOCK})
         upkeep.round()

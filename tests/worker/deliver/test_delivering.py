@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, update
 from standardwebhooks import Webhook
 
-from shared import deliveries, delivering, endpoints, inspections, webhook_events
+from shared import claiming, deliveries, delivering, endpoints, inspections, webhook_events
 from shared.addresses import parse_networks
 from shared.db import transaction
 from shared.endpoints import SUBSCRIBABLE, Filter
@@ -62,7 +62,7 @@ def judge(queued):
     def judge(count=1):
         queued(*[5] * count)
         with transaction() as session:
-            batch = inspections.claim(
+            batch = claiming.claim(
                 session, limit=500, lease=timedelta(seconds=30), worker="worker:a"
             )
             outcome = Outcome(Verdict.GOOD, Disposition.PASS, (), False, False, True)
