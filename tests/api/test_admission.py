@@ -26,7 +26,7 @@ def test_a_full_queue_is_told_with_a_time_to_come_back(api, png, wait_until):
     first = api.post("/v1/inspections", files={"file": png})
     assert first.status_code == 202
     # The depth is looked up once a second.
-    wait_until(lambda: api.app.state.gateway.door._queued.total() >= 1, "the look", seconds=5)
+    wait_until(lambda: api.app.state.gateway.door._queued.total() >= 1, "the look")
 
     refused = api.post("/v1/inspections", files={"file": png})
 
@@ -36,7 +36,7 @@ def test_a_full_queue_is_told_with_a_time_to_come_back(api, png, wait_until):
     # What is there can be asked for all the same.
     assert api.get(first.headers["Location"]).status_code == 200
     api.post(f"{first.headers['Location']}/cancel")
-    wait_until(lambda: api.app.state.gateway.door._queued.total() == 0, "the look", seconds=5)
+    wait_until(lambda: api.app.state.gateway.door._queued.total() == 0, "the look")
     assert api.post("/v1/inspections", files={"file": png}).status_code == 202
 
 

@@ -61,7 +61,7 @@ def connect(monkeypatch, wait_until, heard):
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
-    wait_until(lambda: server.started, "the server", seconds=10)
+    wait_until(lambda: server.started, "the server")
     address = server.servers[0].sockets[0].getsockname()
     opened = []
 

@@ -160,7 +160,7 @@ def test_a_key_has_a_quota_of_waiting_photos(api, png, wait_until):
     headers = {"Authorization": f"Bearer {made.json()['key']}"}
     door = api.app.state.gateway.door
     assert api.post("/v1/inspections", files={"file": png}, headers=headers).status_code == 202
-    wait_until(lambda: door._queued[made.json()["id"]] == 1, "the look", seconds=5)
+    wait_until(lambda: door._queued[made.json()["id"]] == 1, "the look")
 
     refused = api.post("/v1/inspections", files={"file": png}, headers=headers)
 
