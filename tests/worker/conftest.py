@@ -94,7 +94,9 @@ def make_parts(seed: int) -> Parts:
     torch.manual_seed(seed)
     return Parts(
         good_features=GoodFeatures(normal(1024, 8, 8), normal(1024, 8, 8).abs() + 0.1),
-        head=Head(normal(256, 1024) / 16, normal(256), normal(2, 256) / 16, normal(2)),
+        head=Head(
+            normal(256, 1024) / 16, normal(256), normal(2, 256) / 16, normal(2), torch.tensor(1.0)
+        ),
         autoencoder=rounded(Autoencoder()),
         good_residuals=ResidualStats(normal(256, 256).abs(), normal(256, 256).abs() + 0.1),
         good_evidence=GoodEvidence(torch.zeros(8, 8)),

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+_TINY = 1e-12
+
 
 @dataclass(frozen=True)
 class GoodFeatures:
@@ -25,6 +27,15 @@ class GoodFeatures:
         return ((maps - self.mean) / self.std).abs_()
 
 
-def pool_deviations(deviations: Tensor) -> Tensor:
-    """What the head reads: the mean over all cells, (B, 1024, H, W) to (B, 1024)."""
-    return deviations.mean(dim=(2, 3))
+def pool_deviations(deviations: Tensor, exponent: float) -> Tensor:
+    """The generalised mean over all cells (Radenovic et al. 2018): (B, 1024, H, W) to (B, 1024).
+
+    Exponent 1 is the average. The larger it is, the more the cells count that are furthest off, so
+    that a small defect does not drown in what is good around it.
+    """
+    if exponent == 1.0:
+        return deviations.mean(dim=(2, 3))
+    # By the largest first: powers of large deviations would not fit into fp32.
+    peaks = deviations.amax(dim=(2, 3), keepdim=True).clamp(min=_TINY)
+    means = (deviations / peaks).pow(exponent).mean(dim=(2, 3))
+    return means.pow(1 / exponent) * peaks[:, :, 0, 0]

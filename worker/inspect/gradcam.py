@@ -2,7 +2,9 @@
 
 What norm5 gives is held against good parts (`good_features.py`). After that come only the mean
 over cells and the head, so the gradient of the defect logit is a product of the head's weights
-and of masks: no second pass through the network and no autograd.
+and of masks: no second pass through the network and no autograd. Where the mean is a generalised
+one, the gradient differs from cell to cell and is taken there (HiResCAM, Draelos and Carin 2020);
+for the average both are the same.
 """
 
 from dataclasses import dataclass
@@ -11,6 +13,8 @@ import torch
 from torch import Tensor
 
 from worker.inspect.head import DEFECTIVE, Head
+
+_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,10 @@ def evidence(deviations: Tensor, pooled: Tensor, head: Head) -> Tensor:
     cells = deviations.shape[2] * deviations.shape[3]
     is_firing = (head.hidden(pooled) > 0).to(deviations.dtype)  # (B, 256)
     by_channel = (is_firing * head.output_weight[DEFECTIVE]) @ head.hidden_weight  # (B, 1024)
-    # Each cell has the same share of the mean, so the gradient of a channel is the same anywhere.
+    exponent = float(head.exponent)
+    if exponent != 1.0:  # in the average, each cell has the same share
+        shares = deviations / pooled.clamp(min=_TINY)[:, :, None, None]
+        deviations = shares.pow(exponent - 1) * deviations
     return torch.einsum("bc,bchw->bhw", by_channel / cells, deviations)
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from worker.inspect.good_features import pool_deviations
+
 HIDDEN = 256
 DEFECTIVE = 1
 """Index of the defect class among the two logits; 0 is good."""
@@ -16,12 +18,17 @@ DEFECTIVE = 1
 
 @dataclass(frozen=True)
 class Head:
-    """The two layers of a trained head."""
+    """How a trained head pools deviations over the cells, and its two layers."""
 
     hidden_weight: Tensor  # (256, 1024)
     hidden_bias: Tensor  # (256,)
     output_weight: Tensor  # (2, 256)
     output_bias: Tensor  # (2,)
+    exponent: Tensor  # (), of the generalised mean; 1 is the average
+
+    def pool(self, deviations: Tensor) -> Tensor:
+        """What it reads: (B, 1024, H, W) to (B, 1024)."""
+        return pool_deviations(deviations, float(self.exponent))
 
     def hidden(self, pooled: Tensor) -> Tensor:
         """Activations of the hidden layer before its ReLU: (B, 1024) to (B, 256)."""

@@ -19,7 +19,6 @@ from worker.inspect.autoencoder import anomaly_score
 from worker.inspect.backbone import pool
 from worker.inspect.bundle import ProductModel
 from worker.inspect.engines.protocol import Engine
-from worker.inspect.good_features import pool_deviations
 from worker.inspect.gradcam import evidence, gradcam
 from worker.inspect.head import defect_probability
 from worker.inspect.overlay import draw_overlay, scale
@@ -130,7 +129,7 @@ class Inspector:
         parts = self.engine.parts_of(model)
         anomalies = self.engine.anomalies(pixels, model)
         deviations = parts.good_features.deviations(maps)
-        pooled = pool_deviations(deviations)
+        pooled = parts.head.pool(deviations)
         return Readings(
             defect_probability(parts.head.logits(pooled), model.manifest.temperature).cpu(),
             gradcam(evidence(deviations, pooled, parts.head), parts.good_evidence).cpu(),

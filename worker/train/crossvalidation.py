@@ -21,7 +21,7 @@ from worker.inspect.head import DEFECTIVE
 from worker.train.autoencoder import residual_stats, residuals_of, staged_autoencoder
 from worker.train.dataset import LabelledPhoto
 from worker.train.domain import fit_domain
-from worker.train.features import CachedFeatures, hold_against
+from worker.train.features import CachedFeatures, Shown, hold_against
 from worker.train.head import fit_classifier
 from worker.train.progress import Progress, silent
 from worker.train.stages import Stages
@@ -79,7 +79,8 @@ def draw_folds(photos: Sequence[LabelledPhoto], *, folds: int, seed: int) -> NDA
     return fold_of
 
 
-def _folds(fold_of: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
+def split_folds(fold_of: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows to fit on and rows to read, fold by fold."""
     for number in range(int(fold_of.max()) + 1):
         is_read = torch.from_numpy(fold_of == number)
         yield torch.nonzero(~is_read)[:, 0], torch.nonzero(is_read)[:, 0]
@@ -89,23 +90,23 @@ def read_classifier(
     features: CachedFeatures,
     fold_of: NDArray[np.int64],
     *,
-    copies: int,
+    shown: Shown,
     seed: int,
     progress: Progress = silent,
 ) -> ClassifierReadings:
     """Fit head and domain on all folds but one, read the rest, fold by fold.
 
-    `copies`: how many of the cached copies of each photo the heads are trained on. All copies
-    of a photo and its damaged versions are in its fold; only the photo as it is gets read.
+    All copies of a photo and its damaged versions are in its fold; only the photo as it is gets
+    read.
     """
     count = len(features.is_defective)
     margins, synthetic = torch.zeros(count), torch.full((count,), torch.nan)
     evidences = torch.zeros(count, *features.maps.shape[3:])
     distances = torch.zeros(count)
     fingerprints = features.fingerprints
-    for number, (fitted, read) in enumerate(_folds(fold_of), start=1):
-        good, head = fit_classifier(features, fitted, copies=copies, seed=seed)
-        pooled = hold_against(features, read, good, copies=1)
+    for number, (fitted, read) in enumerate(split_folds(fold_of), start=1):
+        good, head = fit_classifier(features, fitted, shown=shown, seed=seed)
+        pooled = hold_against(features, read, good, shown=Shown(1, shown.exponent))
         margins[read] = _margin(head.logits(pooled.photos[:, 0]))
         damaged = _margin(head.logits(pooled.synthetic[:, 0]))
         synthetic[read] = damaged.masked_fill(pooled.is_defective, torch.nan)
@@ -114,7 +115,7 @@ def read_classifier(
             evidences[row] = evidence(deviations, photo[:1], head)[0]
         domain = fit_domain(fingerprints[fitted], features.is_defective[fitted])
         distances[read] = domain.distance(fingerprints[read])
-        progress(f"heads of the folds, {copies} of each photo", number, int(fold_of.max()) + 1)
+        progress("heads of the folds", number, int(fold_of.max()) + 1)
     return ClassifierReadings(
         margins.double().numpy(), synthetic.double().numpy(), evidences, distances.double().numpy()
     )
@@ -136,7 +137,7 @@ def read_autoencoder(
     pixels = np.stack([photo.photo.pixels for photo in photos])
     is_good = ~torch.tensor([photo.is_defective for photo in photos])
     residuals = torch.zeros(pixels.shape[:3])
-    for number, (fitted, read) in enumerate(_folds(fold_of), start=1):
+    for number, (fitted, read) in enumerate(split_folds(fold_of), start=1):
         autoencoder = staged_autoencoder(
             f"autoencoder-fold-{number}",
             pixels[fitted[is_good[fitted]].numpy()],
@@ -147,7 +148,7 @@ def read_autoencoder(
         residuals[read] = residuals_of(autoencoder, pixels[read.numpy()])
     deviations = deviation(residuals)
     strangeness = torch.zeros_like(deviations)
-    for fitted, read in _folds(fold_of):
+    for fitted, read in split_folds(fold_of):
         good = residual_stats(deviations[fitted[is_good[fitted]]])
         strangeness[read] = anomaly_map(deviations[read], good)
     return AutoencoderReadings(residuals.mean(dim=(1, 2)).double().numpy(), deviations, strangeness)

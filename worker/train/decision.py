@@ -107,7 +107,7 @@ def fit_limits(readings: Readings, rows: NDArray[np.bool_], decider: Decider) ->
 
 
 def judge_out_of_fold(
-    readings: Readings,
+    readings_for: Sequence[Readings],
     *,
     policy: Policy,
     data: Path,
@@ -115,14 +115,14 @@ def judge_out_of_fold(
 ) -> list[JudgedPhoto]:
     """What each photo would have got, by models and thresholds that have not seen it.
 
-    `data`: the folder that paths are relative to, if they lie in it; `masks`: where defects are, as
-    far as people have drawn it. The other folds' models had this fold among their photos when they
-    made the readings that its thresholds come from: the usual cross-fitting, one step short of
-    nesting.
+    `readings_for`: for each fold those of the models that were chosen without it. `data`: the
+    folder that paths are relative to, if they lie in it; `masks`: where defects are, as far as
+    people have drawn it. The other folds' models had this fold among their photos when they made
+    the readings that its thresholds come from: the usual cross-fitting, one step short of nesting.
     """
     judged: dict[int, JudgedPhoto] = {}
-    anomaly_scores = readings.autoencoder.scores
-    for fold in range(int(readings.fold_of.max()) + 1):
+    anomaly_scores = readings_for[0].autoencoder.scores
+    for fold, readings in enumerate(readings_for):
         is_read = readings.fold_of == fold
         decider = fit_decider(readings, ~is_read, policy)
         limits = fit_limits(readings, ~is_read, decider)
@@ -154,4 +154,4 @@ def judge_out_of_fold(
                     masks.get(photo.path),
                 ),
             )
-    return [judged[row] for row in range(len(readings.photos))]
+    return [judged[row] for row in range(len(judged))]

@@ -51,8 +51,18 @@ class CachedFeatures:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """How photos are shown to a head."""
+
+    copies: int
+    """How many of the cached copies of each photo it is fitted to."""
+    exponent: float
+    """Of the mean over cells, see `pool_deviations`."""
+
+
+@dataclass(frozen=True)
 class PooledDeviations:
-    """Photos held against good parts and averaged over all cells: what heads read."""
+    """Photos held against good parts and pooled over all cells: what heads read."""
 
     photos: Tensor  # (N, K, 1024)
     synthetic: Tensor  # (N, S, 1024)
@@ -60,20 +70,23 @@ class PooledDeviations:
 
 
 def hold_against(
-    features: CachedFeatures, rows: Tensor, good: GoodFeatures, *, copies: int
+    features: CachedFeatures, rows: Tensor, good: GoodFeatures, *, shown: Shown
 ) -> PooledDeviations:
-    """How far the photos of these rows are from good parts, each in so many copies."""
+    """How far the photos of these rows are from good parts."""
 
     def pooled(maps: Tensor, versions: int | None) -> Tensor:
         # Photo by photo: all of them in fp32 would take several times their memory.
         return torch.stack(
-            [pool_deviations(good.deviations(maps[row, :versions].float())) for row in rows]
+            [
+                pool_deviations(good.deviations(maps[row, :versions].float()), shown.exponent)
+                for row in rows
+            ]
         )
 
     # Where photos are only shown as they are, so are the damaged ones.
     return PooledDeviations(
-        pooled(features.maps, copies),
-        pooled(features.synthetic, 1 if copies == 1 else None),
+        pooled(features.maps, shown.copies),
+        pooled(features.synthetic, 1 if shown.copies == 1 else None),
         features.is_defective[rows],
     )
 

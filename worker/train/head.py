@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from worker.inspect.good_features import GoodFeatures
 from worker.inspect.head import Head
-from worker.train.features import CachedFeatures, PooledDeviations, hold_against
+from worker.train.features import CachedFeatures, PooledDeviations, Shown, hold_against
 from worker.train.good_features import fit_good_features
 from worker.train.progress import Progress, silent
 
@@ -65,27 +65,31 @@ def sample_of(pooled: PooledDeviations) -> Sample:
 
 
 def fit_classifier(
-    features: CachedFeatures, rows: Tensor, *, copies: int, seed: int, progress: Progress = silent
+    features: CachedFeatures, rows: Tensor, *, shown: Shown, seed: int, progress: Progress = silent
 ) -> tuple[GoodFeatures, Head]:
-    """What good parts look like, and the head that judges deviations from them.
+    """What good parts look like, and the head that judges deviations from them, by these rows."""
+    good = fit_good_features(features.maps[rows[~features.is_defective[rows]], : shown.copies])
+    sample = sample_of(hold_against(features, rows, good, shown=shown))
+    return good, train_head(sample, exponent=shown.exponent, seed=seed, progress=progress)
 
-    From the photos of these rows, each in so many of its copies.
+
+def standardisation_of(pooled: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and spread (1024,) of what is read, over a sample (M, 1024).
+
+    A channel that never changes on this product says nothing; dividing by its noise would shout.
     """
-    good = fit_good_features(features.maps[rows[~features.is_defective[rows]], :copies])
-    sample = sample_of(hold_against(features, rows, good, copies=copies))
-    return good, train_head(sample, seed=seed, progress=progress)
+    std = pooled.std(dim=0)
+    return pooled.mean(dim=0), std.clamp(min=1e-3 * float(std.max()))
 
 
-def train_head(sample: Sample, *, seed: int, progress: Progress = silent) -> Head:
-    """Train on a sample; the same seed gives the same head.
+def train_head(sample: Sample, *, exponent: float, seed: int, progress: Progress = silent) -> Head:
+    """Train on a sample, pooled with this exponent; the same seed gives the same head.
 
     The standardisation of the inputs is folded into the first layer.
     """
-    flat, labels = sample.pooled, sample.is_defective.long()
-    mean, std = flat.mean(dim=0), flat.std(dim=0)
-    # A channel that never changes on this product says nothing; dividing by its noise would shout.
-    std = std.clamp(min=1e-3 * float(std.max()))
-    inputs = (flat - mean) / std
+    labels = sample.is_defective.long()
+    mean, std = standardisation_of(sample.pooled)
+    inputs = (sample.pooled - mean) / std
     weights = sample.weights * len(labels)
 
     generator = torch.Generator().manual_seed(seed)
@@ -113,4 +117,5 @@ def train_head(sample: Sample, *, seed: int, progress: Progress = silent) -> Hea
         hidden_bias=hidden.bias.detach() - weight @ mean,
         output_weight=output.weight.detach(),
         output_bias=output.bias.detach(),
+        exponent=torch.tensor(exponent),
     )

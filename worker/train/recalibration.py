@@ -39,7 +39,7 @@ from worker.inspect.bundle import (
 from worker.inspect.domain import Domain
 from worker.inspect.engines.choice import exact_engine
 from worker.inspect.engines.protocol import Engine
-from worker.inspect.good_features import GoodFeatures, pool_deviations
+from worker.inspect.good_features import GoodFeatures
 from worker.inspect.gradcam import GoodEvidence, evidence
 from worker.inspect.head import DEFECTIVE
 from worker.inspect.preprocess import Photo, prepare
@@ -94,7 +94,7 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
         file, reference = Path(scratch) / MODEL, Path(scratch) / REFERENCE
         parts = _adapt(model.parts, seen)
         deviations = parts.good_features.deviations(maps)
-        found_evidence = evidence(deviations, pool_deviations(deviations), parts.head).mean(dim=0)
+        found_evidence = evidence(deviations, parts.head.pool(deviations), parts.head).mean(dim=0)
         parts = replace(parts, good_evidence=GoodEvidence(found_evidence))
         write_parts(parts, file)
         write_reference(_reference(model, engine, parts, pixels, maps), reference)
@@ -192,7 +192,8 @@ def _read_out_of_fold(parts: Parts, seen: _Seen, fold_of: Tensor) -> _Readings:
     for fold in range(_FOLDS):
         is_read = fold_of == fold
         adapted, read = _adapt(parts, seen.of(~is_read)), seen.of(is_read)
-        logits = adapted.head.logits(pool_deviations(adapted.good_features.deviations(read.maps)))
+        pooled = adapted.head.pool(adapted.good_features.deviations(read.maps))
+        logits = adapted.head.logits(pooled)
         margins[is_read] = logits[:, DEFECTIVE] - logits[:, 1 - DEFECTIVE]
         strangeness = anomaly_map(read.residuals, adapted.good_residuals)
         anomalies[is_read] = anomaly_score(strangeness)

@@ -8,7 +8,6 @@ from torch import Tensor
 from worker.inspect.autoencoder import anomaly_score, second_opinion
 from worker.inspect.backbone import pool
 from worker.inspect.bundle import Parts
-from worker.inspect.good_features import pool_deviations
 from worker.inspect.head import defect_probability
 from worker.inspect.reference import Reference
 
@@ -35,7 +34,7 @@ def make_reference(
     pixels: NDArray[np.uint8], maps: Tensor, parts: Parts, temperature: float
 ) -> Reference:
     """pixels (N, 256, 256, 3) RGB; maps (N, 1024, 8, 8), their features in fp32."""
-    pooled = pool_deviations(parts.good_features.deviations(maps))
+    pooled = parts.head.pool(parts.good_features.deviations(maps))
     _, anomalies = second_opinion(torch.as_tensor(pixels), parts.autoencoder, parts.good_residuals)
     return Reference(
         pixels,

@@ -35,7 +35,6 @@ from worker.train.autoencoder import residual_stats, staged_autoencoder
 from worker.train.calibration import Policy
 from worker.train.crossvalidation import (
     FOLDS,
-    ClassifierReadings,
     draw_folds,
     read_autoencoder,
     read_classifier,
@@ -49,9 +48,8 @@ from worker.train.decision import (
     judge_out_of_fold,
 )
 from worker.train.domain import fit_domain
-from worker.train.features import COPIES, GAIN, SYNTHETIC, CachedFeatures, cache_features
+from worker.train.features import COPIES, GAIN, SYNTHETIC, CachedFeatures, Shown, cache_features
 from worker.train.head import ENOUGH_DEFECTS, fit_classifier
-from worker.train.intervals import auroc_difference
 from worker.train.judged import JudgedPhoto, row
 from worker.train.localisation import read_masks
 from worker.train.metrics import measure, out_of_fold
@@ -59,6 +57,7 @@ from worker.train.progress import Progress, silent
 from worker.train.quantisation import quantise
 from worker.train.reference import choose_reference, make_reference
 from worker.train.report import Pictures, PictureSource, draw_pictures, write_report
+from worker.train.selection import choose, read_probes
 from worker.train.sources import BackboneFile, obtain_backbone
 from worker.train.stages import Stages, exclusively
 
@@ -138,27 +137,25 @@ def train(
             needs_synthetic=_is_short_of_defects(photos, fold_of),
             progress=progress,
         )
-        trials = {
-            copies: read_classifier(features, fold_of, copies=copies, seed=seed, progress=progress)
-            for copies in (COPIES, 1)
-        }
-        # Turning a photo is harmless for a bottle from above and wrong for a part whose defect is
-        # lying the wrong way round. Out of fold, the data say so.
+        probes = read_probes(features, fold_of, progress=progress)
         everything = np.ones(len(photos), np.bool_)
-        copies = _best_copies(trials, features, everything)
-        readings = Readings(
-            photos,
-            fold_of,
-            trials[copies],
-            read_autoencoder(photos, fold_of, seed=seed, stages=stages, progress=progress),
-        )
-        parts = _fit(features, readings, copies, seed, stages, progress)
+        shown = choose(probes, features, everything)
+        # For the figures even that choice is made without the fold that it is made for.
+        shown_without = [
+            choose(probes, features, fold_of != fold) for fold in range(int(fold_of.max()) + 1)
+        ]
+        classifiers = {
+            one: read_classifier(features, fold_of, shown=one, seed=seed, progress=progress)
+            for one in dict.fromkeys((shown, *shown_without))
+        }
+        second = read_autoencoder(photos, fold_of, seed=seed, stages=stages, progress=progress)
+        readings = Readings(photos, fold_of, classifiers[shown], second)
+        parts = _fit(features, readings, shown, seed, stages, progress)
         decider = fit_decider(readings, everything, chosen_policy)
         model, reference = scratch / MODEL, scratch / REFERENCE
         write_parts(parts, model)
         write_reference(_reference(readings, engine, parts, decider.temperature), reference)
-        # For the figures even that choice is made without the fold that it is made for.
-        fair = replace(readings, classifier=_chosen_by_others(trials, features, fold_of))
+        fair = [replace(readings, classifier=classifiers[one]) for one in shown_without]
         judged = judge_out_of_fold(fair, policy=chosen_policy, data=data, masks=masks)
         measured = measure(judged, measured_on=out_of_fold(folds or FOLDS), seed=seed)
         manifest = Manifest(
@@ -174,11 +171,13 @@ def train(
             policy=policy,
             limits=fit_limits(readings, everything, decider),
             quality=decider.quality,
-            augmentation=Augmentation(turned=copies > 1, gain=GAIN if copies > 1 else (1.0, 1.0)),
+            augmentation=Augmentation(
+                turned=shown.copies > 1, gain=GAIN if shown.copies > 1 else (1.0, 1.0)
+            ),
             defect_types=tuple(sorted({p.label for p in photos} - {GOOD})),
             data=_data_card(dataset),
             metrics=_metrics(measured, fair),
-            provenance=_provenance(source, photos, photos_are, copies),
+            provenance=_provenance(source, photos, photos_are, shown),
         )
         progress("quantising", 0, 1)
         good = [photo.photo.pixels for photo in photos if not photo.is_defective]
@@ -223,56 +222,10 @@ def _is_short_of_defects(photos: Sequence[LabelledPhoto], fold_of: NDArray[np.in
     )
 
 
-def _best_copies(
-    trials: Mapping[int, ClassifierReadings], features: CachedFeatures, rows: NDArray[np.bool_]
-) -> int:
-    """Turned copies, unless photos as they are rank those of these rows (N,) clearly better.
-
-    Where turning is wrong, that costs a lot; a difference within its standard error is chance.
-    """
-    (is_defective, alone), (_, turned) = (
-        _labelled_margins(trials[copies], features, rows) for copies in (1, COPIES)
-    )
-    gain, error = auroc_difference(is_defective, alone, turned)
-    return 1 if gain > error else COPIES
-
-
-def _labelled_margins(
-    readings: ClassifierReadings, features: CachedFeatures, rows: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Against real defects, where there are enough of them, else with synthetic ones."""
-    is_defective = features.is_defective.numpy()[rows]
-    margins = readings.margins[rows]
-    if int(is_defective.sum()) < ENOUGH_DEFECTS:
-        synthetic = readings.synthetic_margins[rows][~is_defective]
-        margins = np.concatenate([margins, synthetic])
-        is_defective = np.concatenate([is_defective, np.ones(len(synthetic), np.bool_)])
-    return is_defective, margins
-
-
-def _chosen_by_others(
-    trials: Mapping[int, ClassifierReadings], features: CachedFeatures, fold_of: NDArray[np.int64]
-) -> ClassifierReadings:
-    """The readings of each fold with the number of copies that is best on the other folds."""
-    best = {
-        fold: trials[_best_copies(trials, features, fold_of != fold)]
-        for fold in range(int(fold_of.max()) + 1)
-    }
-    chosen = [best[fold] for fold in fold_of.tolist()]
-    return ClassifierReadings(
-        margins=np.array([some.margins[row] for row, some in enumerate(chosen)]),
-        synthetic_margins=np.array(
-            [some.synthetic_margins[row] for row, some in enumerate(chosen)]
-        ),
-        evidence=torch.stack([some.evidence[row] for row, some in enumerate(chosen)]),
-        domain_distances=np.array([some.domain_distances[row] for row, some in enumerate(chosen)]),
-    )
-
-
 def _fit(
     features: CachedFeatures,
     readings: Readings,
-    copies: int,
+    shown: Shown,
     seed: int,
     stages: Stages,
     progress: Progress,
@@ -281,9 +234,7 @@ def _fit(
     is_good = ~features.is_defective
     good = np.stack([p.photo.pixels for p in readings.photos if not p.is_defective])
     rows = torch.arange(len(features.is_defective))
-    good_features, head = fit_classifier(
-        features, rows, copies=copies, seed=seed, progress=progress
-    )
+    good_features, head = fit_classifier(features, rows, shown=shown, seed=seed, progress=progress)
     return Parts(
         good_features=good_features,
         head=head,
@@ -302,7 +253,7 @@ def _reference(readings: Readings, engine: Engine, parts: Parts, temperature: fl
     return make_reference(pixels, engine.features(pixels).cpu(), parts, temperature)
 
 
-def _metrics(measured: Mapping[str, Any], readings: Readings) -> dict[str, float]:
+def _metrics(measured: Mapping[str, Any], fair: Sequence[Readings]) -> dict[str, float]:
     """The figures out of fold that the manifest keeps; those that cannot be computed are left out.
 
     Those against synthetic defects are there for products that have few or no real ones.
@@ -317,7 +268,7 @@ def _metrics(measured: Mapping[str, Any], readings: Readings) -> dict[str, float
         "classifier_ece": calibrated.get("ece"),
         **{f"autoencoder_{name}": second[name] for name in (*_FIGURES, "mse_auroc")},
         **{name: both[name] for name in ("escapes", "review_load_on_good", "undecidable")},
-        "synthetic_auroc": _synthetic_auroc(readings),
+        "synthetic_auroc": _synthetic_auroc(fair),
         "anomaly_map_pixel_auroc": localised.get("anomaly_map", {}).get("pixel_auroc"),
         "anomaly_map_aupro": localised.get("anomaly_map", {}).get("aupro"),
     }
@@ -353,13 +304,16 @@ def _picture_source(readings: Readings, judged: Sequence[JudgedPhoto]) -> Pictur
     return pictures
 
 
-def _synthetic_auroc(readings: Readings) -> float:
+def _synthetic_auroc(fair: Sequence[Readings]) -> float:
     """The classifier's, on good photos against the same photos with synthetic defects."""
-    is_good = ~readings.is_defective
-    margins = readings.classifier.margins[is_good]
-    synthetic = readings.classifier.synthetic_margins[is_good]
-    labels = np.repeat([False, True], len(margins))
-    return float(roc_auc_score(labels, np.concatenate([margins, synthetic])))
+    margins: list[NDArray[np.float64]] = []
+    synthetic: list[NDArray[np.float64]] = []
+    for fold, readings in enumerate(fair):
+        rows = (readings.fold_of == fold) & ~readings.is_defective
+        margins.append(readings.classifier.margins[rows])
+        synthetic.append(readings.classifier.synthetic_margins[rows])
+    scores = np.concatenate([*margins, *synthetic])
+    return float(roc_auc_score(np.arange(len(scores)) >= len(scores) // 2, scores))
 
 
 def _data_card(dataset: Dataset) -> DataCard:
@@ -373,11 +327,12 @@ def _data_card(dataset: Dataset) -> DataCard:
 
 
 def _provenance(
-    source: BackboneFile, photos: Sequence[LabelledPhoto], photos_are: str, copies: int
+    source: BackboneFile, photos: Sequence[LabelledPhoto], photos_are: str, shown: Shown
 ) -> str:
     defects = sum(photo.is_defective for photo in photos)
-    turned = "also turned, mirrored and relit" if copies > 1 else "as they are"
-    seen = f"{len(photos) - defects} good and {defects} defective {photos_are}, {turned}"
+    turned = "also turned, mirrored and relit" if shown.copies > 1 else "as they are"
+    pooled = "averaged" if shown.exponent == 1.0 else "by the cells that are furthest off"
+    seen = f"{len(photos) - defects} good and {defects} defective {photos_are}, {turned}, {pooled}"
     if defects == 0:
         seen += "; no photo of a defect: all defects are synthetic, drawn onto the good ones"
     elif defects < ENOUGH_DEFECTS:

@@ -12,6 +12,7 @@ def test_the_head_is_two_layers_with_a_relu_between():
         hidden_bias=torch.tensor([0.5, -5.0]),
         output_weight=torch.tensor([[1.0, 1.0], [3.0, 10.0]]),
         output_bias=torch.tensor([0.0, 1.0]),
+        exponent=torch.tensor(1.0),
     )
     # Hidden: 1 + 0.5 = 1.5; 2 * 2 - 5 = -1, cut to 0. Logits: 1.5 and 3 * 1.5 + 1.
     torch.testing.assert_close(head.logits(torch.tensor([[1.0, 2.0]])), torch.tensor([[1.5, 5.5]]))

@@ -8,7 +8,7 @@ from worker.train import autoencoder as autoencoder_training
 from worker.train import head as head_training
 from worker.train.crossvalidation import draw_folds, read_autoencoder, read_classifier
 from worker.train.dataset import LabelledPhoto
-from worker.train.features import CachedFeatures
+from worker.train.features import CachedFeatures, Shown
 from worker.train.stages import Stages
 
 
@@ -67,14 +67,14 @@ def test_labels_without_meaning_cannot_be_predicted_out_of_fold(monkeypatch):
     learn thirty photos by heart."""
     monkeypatch.setattr(head_training, "STEPS", 200)
     features = random_features(60)
-    margins = read_classifier(features, folds(60), copies=1, seed=0).margins
+    margins = read_classifier(features, folds(60), shown=Shown(1, 1.0), seed=0).margins
     is_right = (margins > 0) == features.is_defective.numpy()
     assert 0.3 < is_right.mean() < 0.8
 
 
 def test_every_photo_gets_a_reading_and_copies_do_not_multiply_them(monkeypatch):
     monkeypatch.setattr(head_training, "STEPS", 10)
-    readings = read_classifier(random_features(30), folds(30), copies=3, seed=0)
+    readings = read_classifier(random_features(30), folds(30), shown=Shown(3, 1.0), seed=0)
     assert readings.margins.shape == (30,)
     assert np.isfinite(readings.margins).all()
     assert readings.evidence.shape == (30, 2, 2)
@@ -88,7 +88,7 @@ def test_a_strange_photo_is_far_from_the_domain_because_it_is_not_in_its_own_fol
     monkeypatch.setattr(head_training, "STEPS", 1)
     features = random_features(40)
     features.maps[7] += 3.0
-    distances = read_classifier(features, folds(40), copies=1, seed=0).domain_distances
+    distances = read_classifier(features, folds(40), shown=Shown(1, 1.0), seed=0).domain_distances
     assert distances.argmax() == 7
     assert distances[7] > 2 * np.median(distances)
 
@@ -111,7 +111,7 @@ def test_the_classifier_of_a_fold_has_not_seen_its_photos_nor_their_damaged_vers
             features.maps[row] += 1
             features.synthetic[row] -= 1
             features.is_defective[row] = ~features.is_defective[row]
-        read_classifier(features, folds(20), copies=3, seed=0)
+        read_classifier(features, folds(20), shown=Shown(3, 1.0), seed=0)
     for fold in range(5):
         (good, head), (other_good, other_head) = found[fold], found[5 + fold]
         is_same = torch.equal(good.mean, other_good.mean) and torch.equal(good.std, other_good.std)

@@ -55,7 +55,7 @@ def readings(good: int = 40, defective: int = 20, seed: int = 0) -> Readings:
 
 
 def judged(some: Readings, policy: str = "best-f1"):
-    return judge_out_of_fold(some, policy=Policy(policy), data=DATA, masks={})
+    return judge_out_of_fold([some] * 5, policy=Policy(policy), data=DATA, masks={})
 
 
 def test_a_fold_is_decided_by_thresholds_that_its_own_photos_had_no_part_in():

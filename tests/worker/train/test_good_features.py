@@ -9,7 +9,7 @@ def test_each_cell_is_held_against_its_own_mean_and_spread_either_way():
     maps = torch.tensor([[[[3.0, 0.0]]], [[[-1.0, 10.0]]]])
     deviations = good.deviations(maps)
     assert deviations.tolist() == [[[[2.0, 2.0]]], [[[2.0, 0.0]]]]
-    assert pool_deviations(deviations).tolist() == [[2.0], [1.0]]
+    assert pool_deviations(deviations, 1.0).tolist() == [[2.0], [1.0]]
     assert maps[0, 0, 0, 0] == 3.0  # left as it was
 
 
@@ -36,3 +36,17 @@ def test_a_channel_that_never_changes_does_not_shout():
     deviation = good.deviations(torch.full((1, 2, 3, 3), 0.5 + 1e-6))[0, 1]
     assert deviation.max() < 0.01
     assert torch.isfinite(good.deviations(torch.full((1, 2, 3, 3), 9.0))).all()
+
+
+def test_the_larger_the_exponent_the_more_the_cells_count_that_are_furthest_off():
+    deviations = torch.ones(1, 3, 8, 8)
+    deviations[0, 1, 0, 0] = 9.0
+    deviations[0, 2] = 0.0
+    averaged, at_peaks = (pool_deviations(deviations, exponent)[0] for exponent in (1.0, 8.0))
+    torch.testing.assert_close(averaged, torch.tensor([1.0, 72 / 64, 0.0]))
+    torch.testing.assert_close(at_peaks, torch.tensor([1.0, (9.0**8 / 64 + 63 / 64) ** 0.125, 0.0]))
+
+
+def test_deviations_of_any_size_can_be_pooled():
+    huge = torch.full((1, 1, 8, 8), 1e30)
+    torch.testing.assert_close(pool_deviations(huge, 8.0), torch.tensor([[1e30]]))

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from worker.inspect.good_features import GoodFeatures
 from worker.inspect.head import Head
 from worker.train import head as training
-from worker.train.features import CachedFeatures, hold_against
+from worker.train.features import CachedFeatures, Shown, hold_against
 from worker.train.head import ENOUGH_DEFECTS, Sample, sample_of, train_head
 
 
@@ -41,7 +41,7 @@ def features_of(good: int, defective: int) -> CachedFeatures:
 def chosen_of(features: CachedFeatures, rows: torch.Tensor, *, copies: int) -> Sample:
     """Held against good parts that are 0 everywhere."""
     nothing = GoodFeatures(torch.zeros(1024, 1, 1), torch.ones(1024, 1, 1))
-    return sample_of(hold_against(features, rows, nothing, copies=copies))
+    return sample_of(hold_against(features, rows, nothing, shown=Shown(copies, 1.0)))
 
 
 def test_a_sample_has_copies_of_each_photo_and_synthetic_defects_of_good_ones_only():
@@ -85,7 +85,7 @@ def test_a_small_channel_that_tells_the_classes_apart_is_found(monkeypatch):
     pooled, is_defective = two_classes(400)
     # Only this channel and 15 loud ones vary.
     pooled[:, 16:] = 1.0
-    head = train_head(sample(pooled[:300], is_defective[:300]), seed=0)
+    head = train_head(sample(pooled[:300], is_defective[:300]), exponent=1.0, seed=0)
     logits = head.logits(pooled[300:])
     is_right = (logits[:, 1] > logits[:, 0]) == is_defective[300:]
     assert is_right.float().mean() > 0.95
@@ -94,7 +94,7 @@ def test_a_small_channel_that_tells_the_classes_apart_is_found(monkeypatch):
 def test_the_same_seed_gives_the_same_head_and_another_seed_another():
     pooled, is_defective = two_classes(40)
     first, again, other = (
-        train_head(sample(pooled, is_defective), seed=seed) for seed in (1, 1, 2)
+        train_head(sample(pooled, is_defective), exponent=1.0, seed=seed) for seed in (1, 1, 2)
     )
     assert torch.equal(first.hidden_weight, again.hidden_weight)
     assert not torch.equal(first.hidden_weight, other.hidden_weight)
@@ -105,7 +105,7 @@ def test_training_leaves_the_global_random_state_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train_head(sample(pooled, is_defective), seed=1)
+    train_head(sample(pooled, is_defective), exponent=1.0, seed=1)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -116,7 +116,7 @@ def test_the_standardisation_is_folded_into_the_first_layer(monkeypatch):
         torch.optim.lr_scheduler, "CosineAnnealingLR", lambda *_: None
     )  # it divides by the number of steps
     pooled, is_defective = two_classes(40)
-    head = train_head(sample(pooled, is_defective), seed=9)
+    head = train_head(sample(pooled, is_defective), exponent=1.0, seed=9)
 
     torch.manual_seed(9)
     hidden, output = torch.nn.Linear(1024, 256), torch.nn.Linear(256, 2)
