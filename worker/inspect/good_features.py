@@ -39,3 +39,13 @@ def pool_deviations(deviations: Tensor, exponent: float) -> Tensor:
     peaks = deviations.amax(dim=(2, 3), keepdim=True).clamp(min=_TINY)
     means = (deviations / peaks).pow(exponent).mean(dim=(2, 3))
     return means.pow(1 / exponent) * peaks[:, :, 0, 0]
+
+
+def shares_of(deviations: Tensor, pooled: Tensor, exponent: float) -> Tensor:
+    """What each cell has of its generalised mean (B, 1024): (B, 1024, H, W), whose mean it is.
+
+    A cell times the mean's derivative by it, times the number of cells; in the average, itself.
+    """
+    if exponent == 1.0:
+        return deviations
+    return (deviations / pooled.clamp(min=_TINY)[:, :, None, None]).pow(exponent - 1) * deviations

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from worker.inspect.head import DEFECTIVE, Head
 
-_TINY = 1e-12
-
 
 @dataclass(frozen=True)
 class GoodEvidence:
@@ -33,11 +31,7 @@ def evidence(deviations: Tensor, pooled: Tensor, head: Head) -> Tensor:
     cells = deviations.shape[2] * deviations.shape[3]
     is_firing = (head.hidden(pooled) > 0).to(deviations.dtype)  # (B, 256)
     by_channel = (is_firing * head.output_weight[DEFECTIVE]) @ head.hidden_weight  # (B, 1024)
-    exponent = float(head.exponent)
-    if exponent != 1.0:  # in the average, each cell has the same share
-        shares = deviations / pooled.clamp(min=_TINY)[:, :, None, None]
-        deviations = shares.pow(exponent - 1) * deviations
-    return torch.einsum("bc,bchw->bhw", by_channel / cells, deviations)
+    return torch.einsum("bc,bchw->bhw", by_channel / cells, head.shares(deviations, pooled))
 
 
 def gradcam(evidences: Tensor, good: GoodEvidence) -> Tensor:

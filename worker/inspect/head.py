@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worker.inspect.good_features import pool_deviations
+from worker.inspect.good_features import pool_deviations, shares_of
 
 HIDDEN = 256
 DEFECTIVE = 1
@@ -29,6 +29,10 @@ class Head:
     def pool(self, deviations: Tensor) -> Tensor:
         """What it reads: (B, 1024, H, W) to (B, 1024)."""
         return pool_deviations(deviations, float(self.exponent))
+
+    def shares(self, deviations: Tensor, pooled: Tensor) -> Tensor:
+        """What each cell has of what it reads: (B, 1024, H, W), whose mean is `pooled`."""
+        return shares_of(deviations, pooled, float(self.exponent))
 
     def hidden(self, pooled: Tensor) -> Tensor:
         """Activations of the hidden layer before its ReLU: (B, 1024) to (B, 256)."""
