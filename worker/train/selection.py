@@ -38,13 +38,9 @@ class Probe:
 def read_probes(
     features: CachedFeatures, fold_of: NDArray[np.int64], *, progress: Progress = silent
 ) -> dict[Shown, Probe]:
-    """A probe for each way to show the photos, the usual one first.
-
-    Only real defects can say how large they are: without enough of them photos are averaged.
-    """
+    """A probe for each way to show the photos, the usual one first."""
     every = features.maps.shape[1]
-    exponents = (1.0, PEAKS) if int(features.is_defective.sum()) >= ENOUGH_DEFECTS else (1.0,)
-    ways = [Shown(copies, exponent) for exponent in exponents for copies in (every, 1)]
+    ways = [Shown(copies, exponent) for exponent in (1.0, PEAKS) for copies in (every, 1)]
     probes: dict[Shown, Probe] = {}
     for number, shown in enumerate(ways, start=1):
         probes[shown] = _probe(features, fold_of, shown)
@@ -57,9 +53,12 @@ def choose(
 ) -> Shown:
     """The usual way, unless another one ranks these rows (N,) clearly better.
 
-    A difference within its standard error (DeLong et al. 1988) is chance.
+    A difference within its standard error (DeLong et al. 1988) is chance. Only real defects can say
+    how large they are: without enough of them among the rows, photos are averaged.
     """
     usual, *others = probes
+    if int(features.is_defective.numpy()[rows].sum()) < ENOUGH_DEFECTS:
+        others = [other for other in others if other.exponent == usual.exponent]
     is_defective, margins = _labelled(probes[usual], features, rows)
     best, most = usual, 0.0
     for other in others:

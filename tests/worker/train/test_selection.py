@@ -50,8 +50,16 @@ def test_where_turning_makes_good_parts_look_defective_they_are_shown_as_they_ar
 def test_without_enough_real_defects_nobody_knows_how_large_they_are(defective):
     features = noise(defective)
     features.synthetic[:, :, 5, 2, 1] = 5.0
+    assert chosen(features).exponent == 1.0
+
+
+def test_a_fold_without_which_too_few_real_defects_are_left_is_averaged():
+    features = noise(ENOUGH_DEFECTS)
+    features.maps[features.is_defective, :, 5, 2, 1] = 5.0
+    features.synthetic[:, :, 5, 2, 1] = 5.0
     probes = read_probes(features, FOLD_OF)
-    assert set(probes) == {Shown(COPIES, 1.0), Shown(1, 1.0)}
+    assert choose(probes, features, EVERYTHING).exponent == PEAKS
+    assert choose(probes, features, FOLD_OF != 0).exponent == 1.0
 
 
 def test_the_probe_of_a_fold_has_not_seen_its_photos_nor_their_damaged_versions():
