@@ -240,6 +240,20 @@ def forget_old(session: Session, *, days: int, limit: int = 1000) -> bool:
     return limit in counts
 
 
+def forget_some(session: Session, endpoint_id: str, *, limit: int = 1000) -> bool:
+    """Delete at most `limit` deliveries of an endpoint, with their attempts; True if there may be
+    more.
+    """
+    some = select(WebhookDelivery.id).where(WebhookDelivery.endpoint_id == endpoint_id)
+    gone = session.scalars(
+        delete(WebhookDelivery)
+        .where(WebhookDelivery.id.in_(some.limit(limit)))
+        .returning(WebhookDelivery.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    return len(gone) == limit
+
+
 def _end_rest(session: Session, endpoint_id: str) -> None:
     """Whoever asks for something now has mended their receiver, or wants to see."""
     session.execute(

@@ -140,6 +140,11 @@ def resume(session: Session, row: WebhookEndpoint, *, actor: str) -> None:
         _note(session, row, Action.WEBHOOK_RESUMED, actor)
 
 
+def disable(row: WebhookEndpoint, reason: str) -> None:
+    """It hears nothing more, and nothing is written for it."""
+    row.status, row.status_reason = EndpointStatus.DISABLED, reason
+
+
 def delete(session: Session, row: WebhookEndpoint, *, actor: str) -> None:
     """With its deliveries and their log."""
     _note(session, row, Action.WEBHOOK_DELETED, actor, url=row.url)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from shared.deliveries import announce
@@ -33,6 +33,9 @@ from shared.tables import (
     VerdictSource,
 )
 from shared.verdicts import FAILED, Outcome, Scores, audited
+
+_SHARE_OF_WAIT = 0.125
+_LONGEST_DELAY = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,9 @@ def give_back(
     delay: timedelta = timedelta(0),
     now: Moment = DATABASE_NOW,
 ) -> None:
-    """Return leased inspections to the queue, due after `delay`.
+    """Return leased inspections to the queue, due after `delay`; those that have waited for long
+    already, after an eighth of that, up to half a minute, or one that cannot be judged would come
+    before the others again and again.
 
     An attempt is spent where the photo may be to blame, and not where the world
     is (storage away, worker stopping). `alone`: from now on judged by itself.
@@ -198,7 +203,7 @@ def give_back(
             status=Status.QUEUED,
             lease_token=None,
             lease_until=None,
-            run_at=at(now) + delay,
+            run_at=at(now) + (_longer(delay, now) if delay else delay),
             attempts=Inspection.attempts - (0 if spend_attempt else 1),
             is_alone=Inspection.is_alone | alone,
         )
@@ -387,6 +392,11 @@ def _note(
             for id_ in ids
         ],
     )
+
+
+def _longer(delay: timedelta, now: Moment) -> ColumnElement[timedelta]:
+    waited = func.least((at(now) - Inspection.created_at) * _SHARE_OF_WAIT, _LONGEST_DELAY)
+    return func.greatest(delay, waited)
 
 
 def _milliseconds(duration: timedelta) -> int:

@@ -115,8 +115,9 @@ def _named(session: Session, organisation: str, keys: Mapping[str, datetime]) ->
         for row in session.execute(
             select(Inspection.image_key, Inspection.overlay_key, Inspection.anomaly_map_key).where(
                 Inspection.organisation_id == organisation,
+                # Also those whose pictures are said to be gone: retention deletes first, and what
+                # is there all the same was missing for a time only.
                 Inspection.id.in_(submitted.union(some)),
-                Inspection.pictures_deleted_at.is_(None),
             )
         ):
             named |= {key for key in row if key}

@@ -1,13 +1,14 @@
 """How long pictures are kept: originals and maps go, the row with the verdict stays.
 
 Objects are deleted before the row says so. A crash in between leaves a row that is found again,
-and deleting what is gone is no error. Parts that wait for a person keep their pictures.
+and deleting what is gone is no error. Parts that wait for a person keep their pictures, and those
+that a person has decided keep them as long again: a decision may have to be looked at.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import exists, func, insert, select, update
+from sqlalchemy import exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared import audit
@@ -29,9 +30,9 @@ class Pictures:
 def set_retention(
     session: Session, *, organisation_id: str, name: str, days: int | None, actor: str
 ) -> Product:
-    """Keep pictures of this product for so many days after their verdict; None: for ever.
+    """Keep pictures of this product for so many days after their verdict, and after a person's.
 
-    It holds for what is there already, too. Raises NotFound.
+    None: for ever. It holds for what is there already, too. Raises NotFound.
     """
     product = lock_product(session, organisation_id=organisation_id, name=name)
     if product.retention_days != days:
@@ -50,13 +51,18 @@ def set_retention(
 
 def find_expired(session: Session, *, limit: int) -> list[Pictures]:
     """Pictures that have been kept for long enough, at most those of `limit` inspections."""
-    undecided = exists().where(Review.inspection_id == Inspection.id, Review.decided_at.is_(None))
     found: list[Pictures] = []
     kept_for_a_time = select(Product.id, Product.retention_days).where(
         Product.retention_days.is_not(None)
     )
     # Product by product: each is one look into the index, whatever else is in the table.
     for product_id, days in session.execute(kept_for_a_time).all():
+        # Not clock_timestamp(): that changes within a query, so no index can be asked.
+        past = func.now() - func.make_interval(0, 0, 0, days)
+        is_reviewed_still = exists().where(
+            Review.inspection_id == Inspection.id,
+            or_(Review.decided_at.is_(None), Review.decided_at >= past),
+        )
         rows = session.execute(
             select(
                 Inspection.id,
@@ -66,10 +72,9 @@ def find_expired(session: Session, *, limit: int) -> list[Pictures]:
             )
             .where(
                 Inspection.product_id == product_id,
-                # Not clock_timestamp(): that changes within a query, so no index can be asked.
-                Inspection.finished_at < func.now() - func.make_interval(0, 0, 0, days),
+                Inspection.finished_at < past,
                 Inspection.pictures_deleted_at.is_(None),
-                ~undecided,
+                ~is_reviewed_still,
             )
             .order_by(Inspection.finished_at)
             .limit(limit - len(found))

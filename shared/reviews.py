@@ -11,7 +11,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, Select, and_, any_, func, insert, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, selectinload
 
 from shared import audit
 from shared.audit import Action
@@ -350,7 +350,10 @@ def _lock(session: Session, organisation_id: str, review_id: str) -> Review:
     row = session.scalar(
         select(Review)
         .where(Review.id == review_id, Review.organisation_id == organisation_id)
-        .with_for_update(of=Review)
+        # By a statement of its own: where the row was waited for, PostgreSQL looks at it again, but
+        # not at what is joined to it, and the decision that came meanwhile would be missing.
+        .options(selectinload(Review.decision))
+        .with_for_update()
         .execution_options(populate_existing=True)
     )
     if row is None:

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -174,8 +174,8 @@ class LocalStorage:
     def listed(self, prefix: str) -> Iterator[Listed]:
         self.check()
         try:
-            for path in self._path(prefix).rglob("*"):
-                if path.is_file():
+            for path in _files_under(self._path(prefix)):
+                with suppress(FileNotFoundError):  # deleted meanwhile
                     changed_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
                     yield Listed(path.relative_to(self._folder).as_posix(), changed_at)
         except OSError as error:
@@ -221,6 +221,17 @@ class LocalStorage:
         self._make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         _sync_folder(folder.parent)
+
+
+def _files_under(folder: Path) -> Iterator[Path]:
+    """Unlike rglob, which takes a folder that it may not read for an empty one, raises OSError."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for inside, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(inside, name) for name in names)
 
 
 def _sync_folder(folder: Path) -> None:

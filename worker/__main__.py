@@ -48,7 +48,7 @@ def main() -> None:
         "models_warm", engines=models.engine_names, seconds=round(time.perf_counter() - started, 1)
     )
 
-    leases = Leases(settings)
+    leases = Leases(settings, worker)
     deliverers = Ringer(queue=DELIVER_QUEUE, task=DELIVER)
     judging = Judging(settings, models, leases, decoder, deliverers, worker)
     upkeep = Upkeep(settings, models, worker)

@@ -36,13 +36,16 @@ from shared.storage import map_key, storage
 from worker.decoding import Decoder, DecodersBroken
 from worker.inspect.pipeline import Inspector, Judgement
 from worker.inspect.preprocess import SIDE, Photo, measure_quality
-from worker.leases import Leases, end_process
+from worker.leases import Leases
 from worker.models import LoadedModel, Models
 from worker.shadowing import judge_in_shadow
 
 log = structlog.stdlib.get_logger()
 
-_STORAGE_PAUSE = timedelta(seconds=2)
+_PAUSE = timedelta(seconds=2)
+"""Before a photo that cannot be judged now is looked at again; longer if it has waited long."""
+_REFUSED_MS = 3600 * 1000
+"""A store that is sound, but has refused an original for so long, will not give it."""
 _RECORD_TRIES = 5
 _NOTHING = np.zeros((SIDE, SIDE, 3), np.uint8)
 
@@ -99,17 +102,13 @@ class Judging:
         decoder: Decoder,
         bell: Ringer,
         worker: str,
-        *,
-        give_up: Callable[[], None] = end_process,
     ) -> None:
-        """`give_up`: ends this process, which whoever runs it starts again."""
         self._settings = settings
         self._models = models
         self._decoder = decoder
         self._leases = leases
         self._deliverers = bell
         self._worker = worker
-        self._give_up = give_up
         self._stopping = threading.Event()
         self._slots = threading.BoundedSemaphore(settings.slots)
         self._last_source = ""
@@ -153,7 +152,7 @@ class Judging:
             if batch is None:
                 return
             self._last_source = batch.last_source
-            with self._leases.kept(batch.token):
+            with self._leases.kept(batch):
                 if self._judge(batch):
                     # The world is away: going on would only claim and give back as fast as the
                     # database can. The next look finds them.
@@ -170,7 +169,7 @@ class Judging:
         if broken := [s.error for s in setbacks if isinstance(s.error, _BROKEN)]:
             # Going on would fail all that is queued, faster than others can judge it.
             log.critical("worker_broken", error=repr(broken[0]))
-            self._give_up()
+            self._leases.give_up()
         return not stored and not any(setback.is_its_fault for setback in setbacks)
 
     def _fetch(self, claimed: Sequence[Claimed]) -> tuple[list[_Ready], list[_Setback]]:
@@ -188,7 +187,9 @@ class Judging:
                 photo = self._decoder.prepare(data)
             except NotFound:
                 return self._lost(one)
-            except (StorageUnavailable, DecodersBroken) as error:
+            except StorageUnavailable as error:
+                return self._refused(one, error)
+            except DecodersBroken as error:
                 return _Setback(one, error, is_its_fault=False)
             except Exception as error:
                 return _Setback(one, error, is_its_fault=True)
@@ -204,6 +205,21 @@ class Judging:
             return _Setback(one, error, is_its_fault=False)
         gone = Rejected("The original is no longer in storage.", code="image_missing")
         return _Setback(one, gone, is_its_fault=True)
+
+    def _refused(self, one: Claimed, refusal: StorageUnavailable) -> _Setback:
+        """The photo waits for the store; for ever only if it is all of the store that is away."""
+        if one.queued_ms < _REFUSED_MS:
+            return _Setback(one, refusal, is_its_fault=False)
+        try:
+            storage().check()
+        except StorageUnavailable as error:
+            return _Setback(one, error, is_its_fault=False)
+        refused = Rejected(
+            f"The object storage has not given the original for an hour ({refusal}), though it "
+            "gives others; a person must decide.",
+            code="image_refused",
+        )
+        return _Setback(one, refused, is_its_fault=True)
 
     def _infer(self, ready: Sequence[_Ready]) -> tuple[list[_Judged], list[_Setback]]:
         judged: list[_Judged] = []
@@ -270,11 +286,13 @@ class Judging:
 
         def store(one: _Judged, maps: tuple[Future[str], Future[str]]) -> Recorded | _Setback:
             claimed, judgement = one.ready.claimed, one.judgement
-            regions = judgement.anomaly_regions()
             try:
+                regions = judgement.anomaly_regions()
                 overlay, anomaly_map = (picture.result() for picture in maps)
             except StorageUnavailable as error:
                 return _Setback(claimed, error, is_its_fault=False)
+            except Exception as error:
+                return _Setback(claimed, error, is_its_fault=True)
             return Recorded(
                 id=claimed.id,
                 scores=judgement.scores,
@@ -375,7 +393,7 @@ class Judging:
                         why=_why(again, is_its_fault),
                         spend_attempt=is_its_fault,
                         alone=is_its_fault,
-                        delay=timedelta(0) if is_its_fault else _STORAGE_PAUSE,
+                        delay=timedelta(0) if is_its_fault else _PAUSE,
                     )
                 return ended
 

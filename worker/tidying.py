@@ -4,11 +4,14 @@ Beside upkeep, not in it: a store that is slow or away must not keep dead worker
 Any worker does it, one at a time, under an advisory lock.
 """
 
+from collections.abc import Sequence
+
 import structlog
 from sqlalchemy import text
 
 from shared import deliveries, idempotency, retention, sessions, uploads
 from shared.db import transaction
+from shared.errors import StorageUnavailable
 from shared.retention import Pictures
 from shared.settings import Settings
 from shared.storage import storage
@@ -49,15 +52,27 @@ class Tidying:
                 abandoned = uploads.find_expired(session, limit=_OBJECTS_AT_ONCE)
                 pictures = retention.find_expired(session, limit=_OBJECTS_AT_ONCE)
                 is_more |= _OBJECTS_AT_ONCE in {len(abandoned), len(pictures)}
-        for key in (*abandoned.values(), *(key for entry in pictures for key in entry.keys)):
+        forgotten = [id_ for id_, key in abandoned.items() if _delete([key])]
+        without_pictures = [entry.inspection_id for entry in pictures if _delete(entry.keys)]
+        if forgotten:
+            with transaction() as session:
+                uploads.forget(session, forgotten)
+        if without_pictures:
+            with transaction() as session:
+                retention.note_deleted(session, without_pictures, actor=self._worker)
+            log.info("pictures_deleted", inspections=len(without_pictures))
+        # What the store keeps for itself would be found again at once.
+        is_all = len(forgotten) + len(without_pictures) == len(abandoned) + len(pictures)
+        return is_more and is_all
+
+
+def _delete(keys: Sequence[str]) -> bool:
+    """False if the store refuses one of them. Raises StorageUnavailable if all of it is away."""
+    try:
+        for key in keys:
             storage().delete(key)
-        if abandoned:
-            with transaction() as session:
-                uploads.forget(session, abandoned)
-        if pictures:
-            with transaction() as session:
-                retention.note_deleted(
-                    session, [entry.inspection_id for entry in pictures], actor=self._worker
-                )
-            log.info("pictures_deleted", inspections=len(pictures))
-        return is_more
+    except StorageUnavailable as error:
+        storage().check()
+        log.warning("not_deleted", keys=keys, error=str(error))
+        return False
+    return True

@@ -212,14 +212,34 @@ def test_giving_back_because_the_world_is_away_spends_no_attempt(db, queued):
             worker="worker:a",
             why="storage away",
             spend_attempt=False,
-            delay=timedelta(seconds=10),
+            delay=timedelta(minutes=1),
             now=SOON,
         )
 
     assert row(db, id_).attempts == 0
     assert row(db, id_).is_alone is False
-    assert claim(now=SOON + timedelta(seconds=9)) is None
-    assert claim(now=SOON + timedelta(seconds=10)) is not None
+    assert claim(now=SOON + timedelta(seconds=59)) is None
+    assert claim(now=SOON + timedelta(seconds=60)) is not None
+
+
+@pytest.mark.parametrize(("waited", "pause"), [(8, 2), (80, 10), (8000, 30)])
+def test_what_has_waited_long_and_cannot_be_judged_comes_back_later(db, queued, waited, pause):
+    (id_,) = queued(5)
+    moment = row(db, id_).created_at + timedelta(seconds=waited)
+    batch = claim(now=moment)
+    with transaction() as session:
+        inspections.give_back(
+            session,
+            token=batch.token,
+            ids=[id_],
+            worker="worker:a",
+            why="storage refuses it",
+            spend_attempt=False,
+            delay=timedelta(seconds=2),
+            now=moment,
+        )
+
+    assert row(db, id_).run_at == moment + timedelta(seconds=pause)
 
 
 def test_giving_back_with_a_lost_lease_changes_nothing(db, queued):

@@ -152,6 +152,21 @@ def test_a_row_without_its_object_is_found_until_that_is_noted(find, submitted):
     assert find().inspections == ()
 
 
+def test_a_photo_that_was_missing_for_a_time_only_is_no_orphan_when_it_is_back(
+    find, submitted, store
+):
+    """A disk that was not mounted, objects restored in two steps: mending twice deletes nothing."""
+    id_, key = submitted(is_stored=False)
+    with transaction() as session:
+        retention.note_deleted(
+            session, find().inspections, actor="orphans", event="pictures_missing"
+        )
+    store.put(key, b"photo", "image/png")
+
+    assert find() == orphans.Orphans((), (), ())
+    assert id_ in key
+
+
 def test_a_photo_whose_map_is_missing_is_told_and_stays(find, submitted, store):
     """Noted as without pictures, it would be an object without a row the next time."""
     id_, key = submitted()

@@ -6,7 +6,7 @@ from sqlalchemy import select, update
 from shared import claiming, inspections, retention, reviews
 from shared.db import transaction
 from shared.inspections import Recorded
-from shared.tables import Inspection, InspectionEvent
+from shared.tables import Inspection, InspectionEvent, Review
 from shared.verdicts import Disposition, Outcome, ReviewReason, Scores, Verdict
 
 TIMINGS = dict.fromkeys(("queued", "fetch", "decode", "infer", "record"), 1.0)
@@ -75,7 +75,9 @@ def test_the_oldest_go_first_and_no_more_than_asked_for(organisation, judged):
     assert [found.inspection_id for found in expired(limit=2)] == [ids[1], ids[2]]
 
 
-def test_a_part_that_waits_for_a_person_keeps_its_pictures(organisation, judged):
+def test_a_part_that_waits_for_a_person_keeps_its_pictures_and_as_long_again_after_the_decision(
+    organisation, judged
+):
     held = judged(40, ReviewReason.NEAR_THRESHOLD)
     keep_for(30, organisation)
     assert expired() == []
@@ -96,6 +98,10 @@ def test_a_part_that_waits_for_a_person_keeps_its_pictures(organisation, judged)
             reviewer="key_one",
             decided=reviews.Decided(Verdict.GOOD),
         )
+    assert expired() == []
+
+    with transaction() as session:
+        session.execute(update(Review).values(decided_at=Review.decided_at - timedelta(days=31)))
     assert [found.inspection_id for found in expired()] == [held]
 
 

@@ -1,6 +1,7 @@
 """Who looks at which part, and what becomes of it once somebody has decided."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -259,6 +260,36 @@ def test_what_is_released_is_free_at_once_for_anybody(db, hold):
     row = db.get_one(Review, review_id)
     assert (row.lease_token, row.lease_until, row.claimed_by, row.skipped_by) == (None,) * 3 + ([],)
     assert claim_next("key_ben").id == review_id
+
+
+def test_a_claim_that_waited_for_a_decision_knows_it(hold, wait_until):
+    review_id = hold()
+    mine = claim(review_id)
+    with ThreadPoolExecutor(1) as other:
+        with transaction() as session:
+            reviews.decide(
+                session,
+                organisation_id="org_plant",
+                review_id=review_id,
+                lease_token=mine.lease_token,
+                decided=GOOD,
+                reviewer="key_anna",
+                now=SOON,
+            )
+            session.flush()
+            waiting = other.submit(claim, review_id, "key_ben", now=SOON + 2 * LEASE)
+            wait_until(_is_anybody_waiting, "the second claim waits")
+        row = waiting.result(timeout=30)
+
+    assert row.decision is not None
+    assert row.decision_id == row.decision.id
+
+
+def _is_anybody_waiting():
+    with transaction() as session:
+        return session.scalars(
+            select(func.count()).select_from(text("pg_locks")).where(text("NOT granted"))
+        ).one()
 
 
 def test_what_is_decided_waits_for_nobody(hold):

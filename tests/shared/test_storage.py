@@ -201,3 +201,21 @@ def test_a_client_can_put_exactly_the_announced_object_by_a_link(s3_url):
 def test_a_folder_has_no_links_to_put_to(tmp_path):
     store = LocalStorage(tmp_path)
     assert store.upload_link("k", media_type="image/png", size=1, sha256="00" * 32) is None
+
+
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    store = LocalStorage(tmp_path / "objects")
+    store.prepare()
+    store.put("images/org/2026/11/28/one.png", b"photo", "image/png")
+    scandir = os.scandir
+
+    def guarded(folder):
+        if str(folder).endswith("28"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+
+    with pytest.raises(StorageUnavailable):
+        list(store.listed("images/"))
+    assert list(store.listed("maps/")) == []

@@ -1,10 +1,11 @@
 """The loop around the models, with a stand-in for the models: faults are its subject."""
 
 import io
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import select, update
 
-from shared import accepting, inspections
+from shared import accepting, claiming, inspections
 from shared.db import transaction
 from shared.errors import DamagedBundle, DatabaseUnavailable, StorageUnavailable
 from shared.manifest import Limits
@@ -96,8 +97,12 @@ def ended():
 def judging(services, models, decoder, ended):
     settings = get_settings()
     return Judging(
-        *(settings, models, Leases(settings), decoder, Ringer(), "worker:test"),
-        give_up=lambda: ended.append("now"),
+        settings,
+        models,
+        Leases(settings, "worker:test", end=lambda: ended.append("now")),
+        decoder,
+        Ringer(),
+        "worker:test",
     )
 
 
@@ -383,18 +388,103 @@ def test_stopping_finishes_the_batch_and_takes_no_other(db, judging, inspector, 
     assert statuses == [Status.SUCCEEDED] * StandInModels.batch_size + [Status.QUEUED]
 
 
-def test_a_hung_batch_ends_the_process(services):
-    ended = []
-    settings = get_settings().model_copy(update={"max_batch_seconds": -1.0})
-    hung = Leases(settings, give_up=lambda: ended.append("hung"))
-    sound = Leases(get_settings(), give_up=lambda: ended.append("sound"))
+def claim(*, limit=8):
+    with transaction() as session:
+        return claiming.claim(
+            session, limit=limit, lease=timedelta(seconds=30), worker="worker:test"
+        )
 
-    with hung.kept("a"), sound.kept("b"):
-        hung.beat()
-        sound.beat()
-    hung.beat()
 
-    assert ended == ["hung"]
+def test_a_hung_batch_ends_the_process_and_the_others_are_given_back(
+    db, services, submit, ended, monkeypatch
+):
+    hung, sound = submit(), submit()
+    leases = Leases(get_settings(), "worker:test", end=lambda: ended.append("now"))
+    clock = time.monotonic()
+
+    with leases.kept(claim(limit=1)):
+        monkeypatch.setattr(time, "monotonic", lambda: clock + get_settings().max_batch_seconds + 1)
+        with leases.kept(claim(limit=1)):
+            leases.beat()
+    leases.beat()
+
+    assert ended == ["now"]
+    assert (row(db, hung).status, row(db, hung).attempts) == (Status.RUNNING, 1)
+    assert (row(db, sound).status, row(db, sound).attempts) == (Status.QUEUED, 0)
+    assert not row(db, sound).is_alone
+
+
+def test_a_process_that_cannot_give_back_ends_all_the_same(services, submit, ended, monkeypatch):
+    submit()
+    leases = Leases(get_settings(), "worker:test", end=lambda: ended.append("now"))
+
+    with leases.kept(claim()):
+        monkeypatch.setattr("worker.leases.transaction", gone)
+        leases.give_up()
+
+    assert ended == ["now"]
+
+
+def test_a_broken_engine_costs_the_photos_of_other_slots_no_attempt(
+    db, judging, inspector, submit, ended, monkeypatch
+):
+    elsewhere = submit()
+    with judging._leases.kept(claim()):
+        submit()
+        monkeypatch.setattr(inspector, "features", gone)
+        judging.drain()
+
+    assert ended == ["now"]
+    assert (row(db, elsewhere).status, row(db, elsewhere).attempts) == (Status.QUEUED, 0)
+
+
+@pytest.mark.parametrize("is_sound", [True, False])
+def test_an_original_that_a_sound_store_refuses_for_an_hour_is_held_for_a_person(
+    db, judging, submit, monkeypatch, is_sound
+):
+    refused, other = submit(), submit()
+    db.execute(
+        update(Inspection)
+        .where(Inspection.id == refused)
+        .values(created_at=Inspection.created_at - timedelta(hours=1))
+    )
+    db.commit()
+    key, get = row(db, refused).image_key, storage().get
+
+    def give(wanted):
+        if wanted == key or not is_sound:
+            raise StorageUnavailable("The object storage refused the request (500).")
+        return get(wanted)
+
+    def check():
+        if not is_sound:
+            raise StorageUnavailable("The object storage cannot be reached.")
+
+    monkeypatch.setattr(storage(), "get", give)
+    monkeypatch.setattr(storage(), "check", check)
+
+    judging.drain()
+
+    if is_sound:
+        assert row(db, refused).error_code == "image_refused"
+        assert row(db, refused).disposition is Disposition.HOLD
+        assert row(db, other).status is Status.SUCCEEDED
+    else:
+        assert (row(db, refused).status, row(db, refused).attempts) == (Status.QUEUED, 0)
+
+
+def test_a_map_that_cannot_be_drawn_fails_its_photo_and_no_other(db, judging, inspector, submit):
+    dark, other = submit(grey=50), submit()
+    judge = inspector.judge
+    inspector.judge = lambda *args: [
+        replace(judgement, strangeness=None) if judgement.photo.mean() == 50 else judgement
+        for judgement in judge(*args)
+    ]
+
+    judging.drain()
+
+    assert row(db, dark).error_code == "inspection_error"
+    assert (row(db, other).status, row(db, other).attempts) == (Status.SUCCEEDED, 1)
 
 
 def test_numbers_that_are_none_are_held_and_do_not_pass(db, judging, inspector, submit):

@@ -105,7 +105,8 @@ def models(services, tmp_path):
 @pytest.fixture
 def judging(models, decoder):
     settings = get_settings()
-    return Judging(settings, models, Leases(settings), decoder, Ringer(), "worker:test")
+    leases = Leases(settings, "worker:test")
+    return Judging(settings, models, leases, decoder, Ringer(), "worker:test")
 
 
 @pytest.fixture

@@ -67,10 +67,11 @@ def test_what_a_crash_interrupts_is_done_again(db, round_, old_photo, monkeypatc
 
 
 def test_while_the_store_is_away_the_row_claims_nothing(db, round_, old_photo, monkeypatch):
-    def away(_):
+    def away(*_):
         raise StorageUnavailable("away")
 
     monkeypatch.setattr(storage(), "delete", away)
+    monkeypatch.setattr(storage(), "check", away)
     with pytest.raises(StorageUnavailable):
         round_()
 
@@ -103,6 +104,23 @@ def abandoned(organisation):
     return "images/up.png"
 
 
+def test_an_object_that_the_store_refuses_to_delete_holds_up_no_other(
+    db, abandoned, round_, old_photo, monkeypatch
+):
+    delete = storage().delete
+
+    def refuse_one(key):
+        if key == abandoned:
+            raise StorageUnavailable("The object storage refused the request (AccessDenied).")
+        delete(key)
+
+    monkeypatch.setattr(storage(), "delete", refuse_one)
+    round_()
+
+    assert row(db, old_photo).pictures_deleted_at is not None
+    assert db.scalars(select(Upload.key)).all() == [abandoned]
+
+
 def test_uploads_that_nobody_submitted_go_with_their_object(db, abandoned, round_):
     round_()
 
@@ -113,11 +131,12 @@ def test_uploads_that_nobody_submitted_go_with_their_object(db, abandoned, round
 def test_while_the_store_is_away_an_upload_keeps_its_row(db, abandoned, round_, monkeypatch):
     """Else nobody would ever look for its object again."""
 
-    def away(_):
+    def away(*_):
         raise StorageUnavailable("away")
 
     with monkeypatch.context() as patch:
         patch.setattr(storage(), "delete", away)
+        patch.setattr(storage(), "check", away)
         with pytest.raises(StorageUnavailable):
             round_()
     assert db.scalars(select(Upload.key)).all() == [abandoned]
