@@ -166,7 +166,7 @@ def _find(data: Path, splits: Iterable[str]) -> list[tuple[str, str, Path]]:
         (split_name, path.parent.name, path)
         for split_name in splits
         for path in sorted((data / split_name).glob("*/*"))
-        if _is_photo(path)
+        if _is_photo(path) and not path.parent.name.startswith(".")
     ]
 
 

@@ -140,7 +140,7 @@ def train(
         probes = read_probes(features, fold_of, progress=progress)
         everything = np.ones(len(photos), np.bool_)
         shown = choose(probes, features, everything)
-        # For the figures even that choice is made without the fold that it is made for.
+        # For the figures even that choice is made without the readings of the fold it is made for.
         shown_without = [
             choose(probes, features, fold_of != fold) for fold in range(int(fold_of.max()) + 1)
         ]

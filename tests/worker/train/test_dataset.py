@@ -140,6 +140,12 @@ def test_an_empty_folder_is_told_which_layout_is_expected(tmp_path):
         read_dataset(tmp_path, seed=0)
 
 
+def test_a_hidden_folder_is_no_defect_type(data):
+    put(data / "test", ".cache", 6)
+
+    assert labels(read_dataset(data, seed=0, hold_out=False).trained_on).count(".cache") == 0
+
+
 def test_masks_and_hidden_files_are_no_photos(data):
     put(data / "ground_truth", "bent", 4)
     (data / "train" / "good" / ".hidden.png").write_bytes(b"")
