@@ -36,7 +36,7 @@ def find_and_mend(*, mend: bool, console: Console) -> int:
         elif mend and found.inspections:
             with transaction() as session:
                 retention.note_deleted(
-                    session, found.inspections, actor="orphans", event="pictures_missing"
+                    session, found.inspections, actor="orphans", event=orphans.MISSING
                 )
     console.print(
         f"{len(days)} days: {objects} objects without a row, {inspections} inspections whose "

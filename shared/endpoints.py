@@ -140,9 +140,10 @@ def resume(session: Session, row: WebhookEndpoint, *, actor: str) -> None:
         _note(session, row, Action.WEBHOOK_RESUMED, actor)
 
 
-def disable(row: WebhookEndpoint, reason: str) -> None:
+def disable(session: Session, row: WebhookEndpoint, reason: str, *, actor: str) -> None:
     """It hears nothing more, and nothing is written for it."""
     row.status, row.status_reason = EndpointStatus.DISABLED, reason
+    _note(session, row, Action.WEBHOOK_DISABLED, actor, reason=reason)
 
 
 def delete(session: Session, row: WebhookEndpoint, *, actor: str) -> None:

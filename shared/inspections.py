@@ -395,8 +395,9 @@ def _note(
 
 
 def _longer(delay: timedelta, now: Moment) -> ColumnElement[timedelta]:
-    waited = func.least((at(now) - Inspection.created_at) * _SHARE_OF_WAIT, _LONGEST_DELAY)
-    return func.greatest(delay, waited)
+    seconds = func.extract("epoch", at(now) - Inspection.created_at) * _SHARE_OF_WAIT
+    waited = func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+    return func.greatest(delay, func.least(waited, _LONGEST_DELAY))
 
 
 def _milliseconds(duration: timedelta) -> int:

@@ -10,14 +10,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from shared.storage import Storage
-from shared.tables import TERMINAL, Inspection, Organisation, Upload
+from shared.tables import TERMINAL, Inspection, InspectionEvent, Organisation, Upload
 
 GRACE = timedelta(hours=24)
 """What is younger may belong to a submission or a batch that is still going on."""
+
+MISSING = "pictures_missing"
+"""The event of an inspection whose photo was not found."""
 
 _NAME = re.compile(r"[a-z]+_[0-9a-z]{26}")
 _IDS_A_QUERY = 1000
@@ -112,12 +115,16 @@ def _named(session: Session, organisation: str, keys: Mapping[str, datetime]) ->
         ).all()
         named |= {upload.key for upload in uploads if upload.inspection_id is None}
         submitted = {upload.inspection_id for upload in uploads if upload.inspection_id}
+        was_missing = exists().where(
+            InspectionEvent.inspection_id == Inspection.id, InspectionEvent.event == MISSING
+        )
         for row in session.execute(
             select(Inspection.image_key, Inspection.overlay_key, Inspection.anomaly_map_key).where(
                 Inspection.organisation_id == organisation,
-                # Also those whose pictures are said to be gone: retention deletes first, and what
-                # is there all the same was missing for a time only.
                 Inspection.id.in_(submitted.union(some)),
+                # What was missing once and is there again is the photo of its inspection; what
+                # retention has deleted and a backup has brought back is not.
+                or_(Inspection.pictures_deleted_at.is_(None), was_missing),
             )
         ):
             named |= {key for key in row if key}

@@ -44,8 +44,6 @@ log = structlog.stdlib.get_logger()
 
 _PAUSE = timedelta(seconds=2)
 """Before a photo that cannot be judged now is looked at again; longer if it has waited long."""
-_REFUSED_MS = 3600 * 1000
-"""A store that is sound, but has refused an original for so long, will not give it."""
 _RECORD_TRIES = 5
 _NOTHING = np.zeros((SIDE, SIDE, 3), np.uint8)
 
@@ -187,9 +185,7 @@ class Judging:
                 photo = self._decoder.prepare(data)
             except NotFound:
                 return self._lost(one)
-            except StorageUnavailable as error:
-                return self._refused(one, error)
-            except DecodersBroken as error:
+            except (StorageUnavailable, DecodersBroken) as error:
                 return _Setback(one, error, is_its_fault=False)
             except Exception as error:
                 return _Setback(one, error, is_its_fault=True)
@@ -205,21 +201,6 @@ class Judging:
             return _Setback(one, error, is_its_fault=False)
         gone = Rejected("The original is no longer in storage.", code="image_missing")
         return _Setback(one, gone, is_its_fault=True)
-
-    def _refused(self, one: Claimed, refusal: StorageUnavailable) -> _Setback:
-        """The photo waits for the store; for ever only if it is all of the store that is away."""
-        if one.queued_ms < _REFUSED_MS:
-            return _Setback(one, refusal, is_its_fault=False)
-        try:
-            storage().check()
-        except StorageUnavailable as error:
-            return _Setback(one, error, is_its_fault=False)
-        refused = Rejected(
-            f"The object storage has not given the original for an hour ({refusal}), though it "
-            "gives others; a person must decide.",
-            code="image_refused",
-        )
-        return _Setback(one, refused, is_its_fault=True)
 
     def _infer(self, ready: Sequence[_Ready]) -> tuple[list[_Judged], list[_Setback]]:
         judged: list[_Judged] = []

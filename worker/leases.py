@@ -82,8 +82,8 @@ class Leases:
             kept = list(self._kept.values())
         if not kept:
             return
-        started_late_enough = time.monotonic() - self._settings.max_batch_seconds
-        sound = [batch for batch, since in kept if since >= started_late_enough]
+        hung_before = time.monotonic() - self._settings.max_batch_seconds
+        sound = [batch for batch, since in kept if since >= hung_before]
         if len(sound) < len(kept):
             log.critical("batch_hung", seconds=self._settings.max_batch_seconds)
             self._give_back_and_end(sound)

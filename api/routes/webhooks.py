@@ -140,7 +140,7 @@ def delete(endpoint_id: EndpointId, caller: Admin) -> Response:
         row = endpoints.lock(
             session, organisation_id=caller.organisation_id, endpoint_id=endpoint_id
         )
-        endpoints.disable(row, "it is being deleted")
+        endpoints.disable(session, row, "it is being deleted", actor=caller.key_id)
     # Piece by piece: verdicts that it would hear of wait for whoever deletes it.
     is_more = True
     while is_more:

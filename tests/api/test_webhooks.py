@@ -7,9 +7,10 @@ import jsonschema
 import pytest
 from sqlalchemy import select, update
 
-from shared import claiming, delivering, inspections, webhook_events
+from shared import claiming, deliveries, delivering, inspections, webhook_events
 from shared.db import transaction
 from shared.delivering import Attempt
+from shared.errors import DatabaseUnavailable
 from shared.inspections import Failure
 from shared.settings import get_settings
 from shared.tables import Inspection
@@ -110,6 +111,21 @@ def test_a_deleted_endpoint_is_gone_with_its_deliveries(api, create, db):
     assert api.get(path).status_code == 404
     assert api.get(f"/v1/deliveries/{delivery['id']}").status_code == 404
     assert db.scalars(select(WebhookDelivery)).all() == []
+
+
+def test_a_deletion_that_broke_off_leaves_it_disabled_and_can_be_repeated(api, create, monkeypatch):
+    path = f"/v1/webhooks/{create()['id']}"
+
+    def break_off(*_):
+        raise DatabaseUnavailable("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deliveries, "forget_some", break_off)
+        assert api.delete(path).status_code == 503
+    assert api.get(path).json()["status"] == "disabled"
+
+    assert api.delete(path).status_code == 204
+    assert api.get(path).status_code == 404
 
 
 def send(status_code, reply):

@@ -79,6 +79,21 @@ def test_a_worker_that_lost_its_lease_tells_nobody(outbox, endpoint, queued):
     assert outbox.written() == []
 
 
+def test_the_log_of_one_endpoint_goes_piece_by_piece(db, endpoint, judge):
+    gone, stays = endpoint(), endpoint()
+    for _ in range(3):
+        judge()
+
+    answers = []
+    for _ in range(3):
+        with transaction() as session:
+            answers.append(deliveries.forget_some(session, gone, limit=2))
+
+    assert answers == [True, False, False]
+    left = db.scalars(select(WebhookDelivery.endpoint_id)).all()
+    assert left == [stays] * 3
+
+
 @contextmanager
 def held_up_at_most_a_second():
     """Whoever waits longer for a row of somebody else's is stopped: the test fails."""

@@ -39,6 +39,20 @@ def record(token, *ids, reasons=()):
         return inspections.record(session, token=token, results=results, worker="worker:a")
 
 
+def give_back(token, id_, *, spend_attempt=False, delay=timedelta(0), now=SOON):
+    with transaction() as session:
+        inspections.give_back(
+            session,
+            token=token,
+            ids=[id_],
+            worker="worker:a",
+            why="storage away",
+            spend_attempt=spend_attempt,
+            delay=delay,
+            now=now,
+        )
+
+
 def row(db, id_):
     db.expire_all()
     return db.scalars(select(Inspection).where(Inspection.id == id_)).one()
@@ -204,17 +218,7 @@ def test_a_failure_is_held_and_never_retried(db, queued):
 def test_giving_back_because_the_world_is_away_spends_no_attempt(db, queued):
     (id_,) = queued(5)
     batch = claim()
-    with transaction() as session:
-        inspections.give_back(
-            session,
-            token=batch.token,
-            ids=[id_],
-            worker="worker:a",
-            why="storage away",
-            spend_attempt=False,
-            delay=timedelta(minutes=1),
-            now=SOON,
-        )
+    give_back(batch.token, id_, delay=timedelta(minutes=1))
 
     assert row(db, id_).attempts == 0
     assert row(db, id_).is_alone is False
@@ -227,17 +231,7 @@ def test_what_has_waited_long_and_cannot_be_judged_comes_back_later(db, queued, 
     (id_,) = queued(5)
     moment = row(db, id_).created_at + timedelta(seconds=waited)
     batch = claim(now=moment)
-    with transaction() as session:
-        inspections.give_back(
-            session,
-            token=batch.token,
-            ids=[id_],
-            worker="worker:a",
-            why="storage refuses it",
-            spend_attempt=False,
-            delay=timedelta(seconds=2),
-            now=moment,
-        )
+    give_back(batch.token, id_, delay=timedelta(seconds=2), now=moment)
 
     assert row(db, id_).run_at == moment + timedelta(seconds=pause)
 
@@ -246,15 +240,7 @@ def test_giving_back_with_a_lost_lease_changes_nothing(db, queued):
     (id_,) = queued(5)
     batch = claim()
     record(batch.token, id_)
-    with transaction() as session:
-        inspections.give_back(
-            session,
-            token=batch.token,
-            ids=[id_],
-            worker="worker:a",
-            why="late",
-            spend_attempt=True,
-        )
+    give_back(batch.token, id_, spend_attempt=True)
 
     assert row(db, id_).status is Status.SUCCEEDED
 

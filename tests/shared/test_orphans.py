@@ -167,6 +167,14 @@ def test_a_photo_that_was_missing_for_a_time_only_is_no_orphan_when_it_is_back(
     assert id_ in key
 
 
+def test_a_photo_that_a_backup_has_brought_back_after_its_time_is_an_orphan(find, submitted):
+    id_, key = submitted()
+    with transaction() as session:
+        retention.note_deleted(session, [id_], actor="worker:a")
+
+    assert find().objects == (key,)
+
+
 def test_a_photo_whose_map_is_missing_is_told_and_stays(find, submitted, store):
     """Noted as without pictures, it would be an object without a row the next time."""
     id_, key = submitted()

@@ -438,39 +438,22 @@ def test_a_broken_engine_costs_the_photos_of_other_slots_no_attempt(
     assert (row(db, elsewhere).status, row(db, elsewhere).attempts) == (Status.QUEUED, 0)
 
 
-@pytest.mark.parametrize("is_sound", [True, False])
-def test_an_original_that_a_sound_store_refuses_for_an_hour_is_held_for_a_person(
-    db, judging, submit, monkeypatch, is_sound
+def test_an_original_that_the_store_refuses_comes_back_later_and_later(
+    db, judging, submit, monkeypatch
 ):
-    refused, other = submit(), submit()
-    db.execute(
-        update(Inspection)
-        .where(Inspection.id == refused)
-        .values(created_at=Inspection.created_at - timedelta(hours=1))
-    )
+    """Else, being the most urgent, it would come before all others again and again."""
+    refused = submit()
+    db.execute(update(Inspection).values(created_at=Inspection.created_at - timedelta(hours=1)))
     db.commit()
-    key, get = row(db, refused).image_key, storage().get
 
-    def give(wanted):
-        if wanted == key or not is_sound:
-            raise StorageUnavailable("The object storage refused the request (500).")
-        return get(wanted)
+    def refuse(_):
+        raise StorageUnavailable("The object storage refused the request (500).")
 
-    def check():
-        if not is_sound:
-            raise StorageUnavailable("The object storage cannot be reached.")
-
-    monkeypatch.setattr(storage(), "get", give)
-    monkeypatch.setattr(storage(), "check", check)
-
+    monkeypatch.setattr(storage(), "get", refuse)
     judging.drain()
 
-    if is_sound:
-        assert row(db, refused).error_code == "image_refused"
-        assert row(db, refused).disposition is Disposition.HOLD
-        assert row(db, other).status is Status.SUCCEEDED
-    else:
-        assert (row(db, refused).status, row(db, refused).attempts) == (Status.QUEUED, 0)
+    assert (row(db, refused).status, row(db, refused).attempts) == (Status.QUEUED, 0)
+    assert row(db, refused).run_at > datetime.now(UTC) + timedelta(seconds=15)
 
 
 def test_a_map_that_cannot_be_drawn_fails_its_photo_and_no_other(db, judging, inspector, submit):
