@@ -185,7 +185,7 @@ def train(
         Path | None,
         typer.Option(help="Folder for the figures of the folds: index.html and report.json."),
     ] = None,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Train a product's model from a folder of photos. A killed training goes on when repeated."""
     from deploy.modelling import train_with_progress  # noqa: PLC0415
@@ -294,7 +294,7 @@ def publish(
 def render(
     out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     count: Annotated[int, typer.Option(min=10, help="Photos in all.")] = 300,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Render overhead photos of bottles, good and defective, in MVTec layout."""
     from deploy.modelling import render_with_progress  # noqa: PLC0415

@@ -15,6 +15,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,8 @@ def _remove_others(out: Path, inspection_id: str, *, keep: str | None) -> None:
         for path in (out / kind).glob(f"*/{inspection_id}*"):
             if path.parent.name != keep:
                 path.unlink()
+                with suppress(OSError):  # others are in it; an empty one `train` would refuse
+                    path.parent.rmdir()
 
 
 def _draw_mask(

@@ -55,6 +55,16 @@ class ImageOutOfBounds(Rejected):
     code = "image_out_of_bounds"
 
 
+class NotANumber(Rejected):
+    """A sound image for which the models have no number. NaN is below every threshold: it would
+    pass."""
+
+    code = "not_a_number"
+
+    def __init__(self) -> None:
+        super().__init__("The models gave no number for it.")
+
+
 class TooLarge(Rejected):
     """More bytes than the limit."""
 

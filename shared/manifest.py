@@ -107,6 +107,10 @@ class DataCard(_Frozen):
         return frozenset((*self.trained_on, *self.calibrated_on))
 
 
+SET_BY_A_PERSON = "set by a person"
+MOVED = ", moved for another camera"
+
+
 class Manifest(_Frozen):
     format: Literal[1] = 1
     product: ProductName
@@ -125,7 +129,8 @@ class Manifest(_Frozen):
     """Divides the head's logits before the softmax."""
     thresholds: Thresholds
     policy: Text
-    """What the classifier's threshold was chosen for: `best-f1`, `recall=0.99`, `cost=20:1`."""
+    """What the classifier's threshold was chosen for: `best-f1`, `recall=0.99`, `cost=20:1`; or
+    `SET_BY_A_PERSON`. Of a bundle for another camera, followed by `MOVED`."""
     limits: Limits
     quality: QualityLimits
     augmentation: Augmentation

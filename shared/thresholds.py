@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from shared import audit, products
 from shared.audit import Action
 from shared.errors import Conflict, InvalidInput, PreconditionFailed
-from shared.manifest import Limits, Manifest, Thresholds
+from shared.manifest import SET_BY_A_PERSON, Limits, Manifest, Thresholds
 from shared.tables import ModelVersion, Product
 
 _KEPT_METRICS = ("auroc", "average_precision", "aupro", "ece")
@@ -49,7 +49,7 @@ def change(
             "thresholds": thresholds,
             "limits": Limits.of(thresholds.anomaly_score, gradcam_high=before.limits.gradcam_high),
             "created_at": datetime.now(UTC),
-            "policy": "set by a person",
+            "policy": SET_BY_A_PERSON,
             "recalibrated_from": active.digest,
             "metrics": {
                 name: value

@@ -23,6 +23,7 @@ from shared.db import transaction
 from shared.errors import (
     DatabaseUnavailable,
     DefectScopeError,
+    NotANumber,
     NotFound,
     Rejected,
     StorageUnavailable,
@@ -241,9 +242,7 @@ class Judging:
                 if judgement.scores.are_finite:
                     judged.append(_Judged(one, model, judgement, infer_ms, shadow))
                 else:
-                    # NaN is below every threshold: it would pass.
-                    nothing = Rejected("The models gave no number for it.", code="not_a_number")
-                    setbacks.append(_Setback(one.claimed, nothing, is_its_fault=True))
+                    setbacks.append(_Setback(one.claimed, NotANumber(), is_its_fault=True))
         return judged, setbacks
 
     def _store(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import structlog
 from torch import Tensor
 
-from shared.errors import DefectScopeError
+from shared.errors import DefectScopeError, NotANumber
 from shared.shadows import ShadowJudgement
 from worker.inspect.engines.protocol import Engine
 from worker.inspect.preprocess import Photo
@@ -64,6 +64,6 @@ def _judge(
     return [
         ShadowJudgement.judged(version_id, judgement.scores, judgement.outcome)
         if judgement.scores.are_finite
-        else ShadowJudgement.failed(version_id, "not_a_number")
+        else ShadowJudgement.failed(version_id, NotANumber.code)
         for judgement in judgements
     ]

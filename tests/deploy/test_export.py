@@ -148,6 +148,8 @@ def test_run_again_it_fetches_what_is_new_and_follows_what_was_decided_anew(serv
         f"train/good/{first}.png",
         f"train/good/{second}.png",
     ]
+    # An empty folder of a type of defect would be refused by a training.
+    assert [folder.name for folder in (tmp_path / "out" / "train").iterdir()] == ["good"]
     service.fetched.clear()
     run()
     assert service.fetched == []

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from shared.errors import DefectScopeError, UnreadableImage
+from shared.errors import DefectScopeError, NotANumber, UnreadableImage
 from worker.inspect.bundle import ProductModel, load_bundle
 from worker.inspect.engines.choice import AUTO, Engines
 from worker.inspect.pipeline import Inspector, Judgement
@@ -36,7 +36,7 @@ def judge_files(
         photos = [photo for photo in prepared if isinstance(photo, Photo)]
         judged = iter(inspector.judge(photos, [model] * len(photos)))
         return [
-            (path, next(judged) if isinstance(photo, Photo) else photo)
+            (path, _checked(next(judged)) if isinstance(photo, Photo) else photo)
             for path, photo in zip(batch, prepared, strict=True)
         ]
 
@@ -50,6 +50,10 @@ def judge_files(
                 yield from running.popleft().result()
         for future in running:
             yield from future.result()
+
+
+def _checked(judgement: Judgement) -> Judgement | DefectScopeError:
+    return judgement if judgement.scores.are_finite else NotANumber()
 
 
 def _prepare(path: Path) -> Photo | DefectScopeError:

@@ -47,6 +47,7 @@ def defect_probability(logits: Tensor, temperature: float) -> Tensor:
     """Calibrated probability of the defect class: logits (B, 2) to (B,).
 
     Dividing by the temperature (Guo et al. 2017) makes the softmax as sure as
-    it was right out of fold; the order of photos stays.
+    it was right out of fold; the order of photos stays, also where fp32 would have nothing left
+    between 1 and the next probability.
     """
-    return torch.softmax(logits / temperature, dim=1)[:, DEFECTIVE]
+    return torch.softmax(logits.double() / temperature, dim=1)[:, DEFECTIVE]

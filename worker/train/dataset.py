@@ -76,7 +76,8 @@ def read_dataset(
     findings = Findings()
     files: list[tuple[str, str, Path]] = []
     for folder in (data, *more):
-        _check_layout(folder, findings)
+        check_layout(folder, findings)
+        _check_labels(folder, findings)
         found = _find(folder, SPLITS)
         if not found:
             findings.problems.append(_no_photos(folder, SPLITS))
@@ -157,7 +158,8 @@ def _in_order(photos: Iterable[LabelledPhoto]) -> tuple[LabelledPhoto, ...]:
     return tuple(sorted(photos, key=lambda p: (p.label != GOOD, p.label, p.sha256)))
 
 
-def _is_photo(path: Path) -> bool:
+def is_photo(path: Path) -> bool:
+    """By its name: a hidden file is none."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
@@ -166,7 +168,7 @@ def _find(data: Path, splits: Iterable[str]) -> list[tuple[str, str, Path]]:
         (split_name, path.parent.name, path)
         for split_name in splits
         for path in sorted((data / split_name).glob("*/*"))
-        if _is_photo(path) and not path.parent.name.startswith(".")
+        if is_photo(path) and not path.parent.name.startswith(".")
     ]
 
 
@@ -178,23 +180,30 @@ def _no_photos(data: Path, splits: Iterable[str]) -> str:
     )
 
 
-def _check_layout(data: Path, findings: Findings) -> None:
-    """Files that lie where no photo is looked for, and folders without photos."""
+def check_layout(data: Path, findings: Findings, splits: Iterable[str] = SPLITS) -> None:
+    """Files that lie where no photo is looked for, or whose names are no text."""
     unlabelled: list[Path] = []
     too_deep: list[Path] = []
     ignored: list[Path] = []
-    for root in (data / split_name for split_name in SPLITS):
+    misnamed: list[str] = []
+    for root in (data / split_name for split_name in splits):
         for path in sorted(root.rglob("*")):
             depth = len(path.relative_to(root).parts)
             if path.name.startswith("."):
                 continue
-            if path.is_dir():
-                if depth == 1:
-                    _check_label(path, findings)
-            elif not _is_photo(path):
+            if not _is_utf8(path.name):
+                misnamed.append(ascii(str(path)))
+            elif path.is_dir():
+                continue
+            elif not is_photo(path):
                 ignored.append(path)
             elif depth != 2:
                 (unlabelled if depth == 1 else too_deep).append(path)
+    if misnamed:
+        findings.problems.append(
+            f"names that are not in UTF-8, and could stand in no report: {named(misnamed)}. Rename "
+            "them."
+        )
     if unlabelled:
         findings.problems.append(
             f"photos that lie in no label's folder: {named(unlabelled)}. Move them to good/ or to "
@@ -210,13 +219,27 @@ def _check_layout(data: Path, findings: Findings) -> None:
         )
 
 
-def _check_label(folder: Path, findings: Findings) -> None:
-    if not any(_is_photo(path) for path in folder.rglob("*")):
-        findings.problems.append(
-            f"{folder} has no photos: put .png or .jpg files there, or remove the folder."
-        )
-    if folder.name != GOOD and folder.name.lower() == GOOD:
-        findings.problems.append(f"{folder} would be taken for a type of defect: name it {GOOD}.")
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_labels(data: Path, findings: Findings) -> None:
+    """Labels without photos, and good ones that would be taken for a type of defect."""
+    for folder in (path for split in SPLITS for path in sorted((data / split).glob("*/"))):
+        if folder.name.startswith("."):
+            continue
+        if not any(is_photo(path) for path in folder.rglob("*")):
+            findings.problems.append(
+                f"{folder} has no photos: put .png or .jpg files there, or remove the folder."
+            )
+        if folder.name != GOOD and folder.name.lower() == GOOD:
+            findings.problems.append(
+                f"{folder} would be taken for a type of defect: name it {GOOD}."
+            )
 
 
 def _read(

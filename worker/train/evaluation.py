@@ -19,10 +19,12 @@ import numpy as np
 import torch
 
 from shared.errors import DefectScopeError, UnusableData
+from shared.manifest import SET_BY_A_PERSON, Manifest
 from worker.inspect.bundle import ProductModel
 from worker.inspect.files import judge_files, open_bundle
 from worker.inspect.preprocess import prepare
-from worker.train.dataset import photo_files
+from worker.train.checks import Findings
+from worker.train.dataset import TEST, check_layout, photo_files
 from worker.train.judged import JudgedPhoto, Maps, row
 from worker.train.localisation import read_masks
 from worker.train.metrics import figures, measure
@@ -40,9 +42,12 @@ def evaluate(
     Raises DamagedBundle, and UnusableData naming files that cannot be judged.
     """
     inspector, model = open_bundle(bundle)
-    files = photo_files(data, ("test",))
+    findings = Findings()
+    check_layout(data, findings, (TEST,))
+    files = photo_files(data, (TEST,))
     labels = {path: label for _, label, path in files}
     masks, problems = read_masks(list(labels))
+    problems += [f"- {problem}" for problem in findings.problems]
     if problems:
         raise UnusableData(f"{data} cannot be evaluated:\n" + "\n".join(problems))
     seen = model.manifest.data.seen
@@ -80,7 +85,7 @@ def evaluate(
         "data_digest": _digest_of([digests[photo.path] for photo in unseen]),
         **measured,
         "seen_in_training": len(judged) - len(unseen),
-        "notes": _notes(judged, unseen, measured["notes"]),
+        "notes": [*findings.warnings, *_notes(judged, unseen, measured["notes"])],
         "whole_folder": {
             "not_a_measure_of_quality": "includes photos that the bundle was trained on",
             "seen_in_training": len(judged) - len(unseen),
@@ -117,16 +122,7 @@ def _identity(model: ProductModel, engine: str) -> dict[str, Any]:
         "product": manifest.product,
         "engine": engine,
         "thresholds": manifest.thresholds.model_dump(),
-        "thresholds_from": (
-            (
-                f"Chosen in training from predictions out of fold, the classifier's for "
-                f"{manifest.policy}, the autoencoder's from good photos alone"
-                if manifest.recalibrated_from is None
-                else f"Moved to where {len(manifest.data.calibrated_on)} photos of good parts from "
-                "another camera put them"
-            )
-            + "; none of the photos measured here had a part in it."
-        ),
+        "thresholds_from": _thresholds_from(manifest),
         "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "trained": {
             "at": manifest.created_at.isoformat(timespec="seconds"),
@@ -143,6 +139,21 @@ def _identity(model: ProductModel, engine: str) -> dict[str, Any]:
             "numpy": np.__version__,
         },
     }
+
+
+def _thresholds_from(manifest: Manifest) -> str:
+    if manifest.policy == SET_BY_A_PERSON:
+        return "Set by a person; nobody knows whether with photos in view that are measured here."
+    chosen = (
+        f"Chosen in training from predictions out of fold, the classifier's for {manifest.policy}, "
+        "the autoencoder's from good photos alone"
+    )
+    if manifest.recalibrated_from is not None:
+        chosen = (
+            f"Moved to where {len(manifest.data.calibrated_on)} photos of good parts from another "
+            "camera put them"
+        )
+    return f"{chosen}; none of the photos measured here had a part in it."
 
 
 def _digest_of(digests: Sequence[str]) -> str:

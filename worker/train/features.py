@@ -146,10 +146,11 @@ def _laid(
 ) -> Iterator[NDArray[np.uint8]]:
     for first in range(0, len(photos), _PHOTOS_PER_PASS):
         batch = np.stack([p.photo.pixels for p in photos[first : first + _PHOTOS_PER_PASS]])
-        yield _as_copy(batch, copy, rng)
+        yield as_copy(batch, copy, rng)
 
 
-def _as_copy(photos: NDArray[np.uint8], copy: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def as_copy(photos: NDArray[np.uint8], copy: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Photos (B, H, W, 3) as copy 0 to COPIES - 1 shows them to a head: 0 as they are."""
     return photos if copy == 0 else relit(turned(photos, copy), rng)
 
 
@@ -161,7 +162,7 @@ def _damaged(
             damage(rng, pixels, render_parts(rng, pixels.shape[0])).image
             for pixels in good[first : first + _PHOTOS_PER_PASS]
         ]
-        yield _as_copy(np.stack(batch), version % COPIES, rng)
+        yield as_copy(np.stack(batch), version % COPIES, rng)
 
 
 def turned(photos: NDArray[np.uint8], copy: int) -> NDArray[np.uint8]:

@@ -1,6 +1,7 @@
 """Whether the maps point at the defect: held against masks that people have drawn.
 
-Masks lie where MVTec has them: DATA/ground_truth/<type>/<photo's stem>_mask.png.
+Masks lie where MVTec has them: DATA/ground_truth/<type>/<photo's stem>_mask.png, also those of
+photos under train/, as `defectscope export` writes them.
 Pixels of one photo are not independent of each other, so intervals come from
 drawing whole photos.
 """
@@ -19,7 +20,8 @@ from shared.intervals import exact
 from worker.inspect.decode import decode
 from worker.inspect.overlay import scale
 from worker.inspect.preprocess import SIDE, resize
-from worker.train.dataset import GOOD
+from worker.train.checks import MAX_STRETCH
+from worker.train.dataset import GOOD, SPLITS, TEST, is_photo
 from worker.train.intervals import percentile, resample
 from worker.train.judged import Flags, Floats, JudgedPhoto, Maps
 
@@ -33,34 +35,66 @@ _BLUE = 1 / 3
 
 
 def mask_file(photo: Path) -> Path | None:
-    """Where the mask of DATA/test/<type>/<stem>.png would be; good photos and train/ have none."""
-    folder = photo.parent
-    if folder.name == GOOD or folder.parent.name != "test":
+    """Where the mask of DATA/test/<type>/<stem>.png or DATA/train/<type>/<stem>.png would be.
+
+    Good photos have none. If both have a photo of that name, the mask is of the one under test/.
+    """
+    label, split = photo.parent.name, photo.parent.parent.name
+    data = photo.parent.parent.parent
+    if label == GOOD or split not in SPLITS:
         return None
-    return folder.parent.parent / "ground_truth" / folder.name / f"{photo.stem}_mask.png"
+    if split != TEST and any(
+        other.stem == photo.stem for other in (data / TEST / label).glob("*.*") if is_photo(other)
+    ):
+        return None
+    return data / "ground_truth" / label / f"{photo.stem}_mask.png"
 
 
-def read_mask(file: Path) -> Flags:
-    """(256, 256): the mask, shrunk as its photo was; half covered counts.
+def read_mask(file: Path, photo: Path) -> Flags:
+    """(256, 256): the mask, shrunk as its photo was; half covered counts, transparent does not.
 
-    Of a defect too thin for that the best covered pixels stay. Raises
-    UnusableData for a file that cannot be read or marks nothing.
+    Of a defect too thin for that the best covered pixels stay. Raises UnusableData for a file that
+    cannot be read, marks nothing, or has another shape than the photo, if that can be read.
     """
     try:
-        drawn = decode(file.read_bytes())
+        data = file.read_bytes()
+        drawn = decode(data)
     except OSError as error:
         raise UnusableData(f"{file} cannot be read: {error.strerror}.") from error
     except DefectScopeError as error:
         raise UnusableData(f"{file} is no mask: {error} Repair or remove it.") from error
-    is_marked = (drawn[..., 0] | drawn[..., 1] | drawn[..., 2]) > 0
+    is_marked = drawn.any(axis=2) & _is_opaque(data)
     marked = np.where(is_marked, np.uint8(255), np.uint8(0))  # (H, W)
     if not marked.any():
         raise UnusableData(f"{file} marks no defect: draw it in white, or remove the file.")
+    _check_shape(file, marked, photo)
     covered = resize(marked)  # (256, 256)
     if not covered.any():  # a speck on a huge photo: averaged away
         rows, columns = np.nonzero(marked)
         covered[rows * SIDE // marked.shape[0], columns * SIDE // marked.shape[1]] = 255
     return np.asarray(covered >= min(128, int(covered.max())), np.bool_)
+
+
+def _check_shape(file: Path, marked: NDArray[np.uint8], photo: Path) -> None:
+    try:
+        photo_height, photo_width = decode(photo.read_bytes()).shape[:2]
+    except (OSError, DefectScopeError):
+        return  # whoever judges the photo names it
+    height, width = marked.shape
+    stretch = width * photo_height / (height * photo_width)
+    if not 1 / MAX_STRETCH <= stretch <= MAX_STRETCH:
+        raise UnusableData(
+            f"{file} is {width} x {height} pixels and its photo {photo_width} x {photo_height}, "
+            "another shape: draw it on the whole photo, or remove the file."
+        )
+
+
+def _is_opaque(data: bytes) -> Flags | np.bool_:
+    """(H, W), or True for a picture without transparency: `decode` lays that over white."""
+    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if samples is None or samples.ndim != 3 or samples.shape[2] != 4:
+        return np.True_
+    return np.asarray(samples[..., 3] > 0, np.bool_)
 
 
 def read_masks(photos: Sequence[Path]) -> tuple[dict[Path, Flags], list[str]]:
@@ -71,7 +105,7 @@ def read_masks(photos: Sequence[Path]) -> tuple[dict[Path, Flags], list[str]]:
         file = mask_file(photo)
         try:
             if file is not None and file.is_file():
-                masks[photo] = read_mask(file)
+                masks[photo] = read_mask(file, photo)
         except UnusableData as error:
             problems.append(f"- {error}")
     return masks, problems

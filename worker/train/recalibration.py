@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.errors import DefectScopeError, UnusableData
-from shared.manifest import DataCard, Limits, Manifest, Thresholds
+from shared.manifest import MOVED, DataCard, Limits, Manifest, Thresholds
 from worker.inspect.autoencoder import (
     ResidualStats,
     anomaly_map,
@@ -49,6 +49,7 @@ from worker.train.autoencoder import residual_stats, residuals_of
 from worker.train.dataset import SUFFIXES
 from worker.train.decision import ANOMALY_DEVIATIONS
 from worker.train.duplicates import near_duplicates_within
+from worker.train.features import COPIES, as_copy
 from worker.train.good_features import fit_good_features
 from worker.train.progress import Progress, silent
 from worker.train.reference import PHOTOS as REFERENCE_PHOTOS
@@ -79,25 +80,22 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
     files, read = _read(photos, progress)
     pixels = np.stack([photo.pixels for photo in read])
     fold_of = _draw_folds(pixels)
-    found: list[Tensor] = []
-    for first in range(0, len(pixels), _PHOTOS_PER_PASS):
-        found.append(engine.features(pixels[first : first + _PHOTOS_PER_PASS]).cpu())
-        progress("backbone", min(first + _PHOTOS_PER_PASS, len(pixels)), len(pixels))
-    maps = torch.cat(found)
+    manifest = model.manifest
+    copies = COPIES if manifest.augmentation.turned else 1
+    maps = _features(engine, pixels, copies=copies, seed=manifest.seed, progress=progress)
     seen = _Seen(maps, deviation(residuals_of(model.parts.autoencoder, pixels)))
 
     readings = _read_out_of_fold(model.parts, seen, fold_of)
-    manifest = model.manifest
     thresholds = _thresholds(manifest, readings)
     digests = {"sha256:" + hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     with tempfile.TemporaryDirectory() as scratch:
         file, reference = Path(scratch) / MODEL, Path(scratch) / REFERENCE
         parts = _adapt(model.parts, seen)
-        deviations = parts.good_features.deviations(maps)
+        deviations = parts.good_features.deviations(seen.as_they_are)
         found_evidence = evidence(deviations, parts.head.pool(deviations), parts.head).mean(dim=0)
         parts = replace(parts, good_evidence=GoodEvidence(found_evidence))
         write_parts(parts, file)
-        write_reference(_reference(model, engine, parts, pixels, maps), reference)
+        write_reference(_reference(model, engine, parts, pixels, seen.as_they_are), reference)
         adapted = Manifest.model_validate(
             manifest.model_dump()
             | {
@@ -105,6 +103,7 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
                 "model": artifact_of(file),
                 "reference": artifact_of(reference),
                 "thresholds": thresholds,
+                "policy": manifest.policy.removesuffix(MOVED) + MOVED,
                 "limits": Limits.of(
                     thresholds.anomaly_score, gradcam_high=manifest.limits.gradcam_high
                 ),
@@ -125,6 +124,24 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
             backbone=None if is_beside else model.backbone,
         )
     return adapted
+
+
+def _features(
+    engine: Engine, pixels: NDArray[np.uint8], *, copies: int, seed: int, progress: Progress
+) -> Tensor:
+    """(N, copies, 1024, 8, 8): how good parts spread is taken from what the head was fitted to."""
+    done, total = 0, copies * len(pixels)
+    found: list[Tensor] = []
+    for copy in range(copies):
+        shown = as_copy(pixels, copy, np.random.default_rng([seed, copy]))
+        of_copy: list[Tensor] = []
+        for first in range(0, len(shown), _PHOTOS_PER_PASS):
+            batch = shown[first : first + _PHOTOS_PER_PASS]
+            of_copy.append(engine.features(batch).cpu())
+            done += len(batch)
+            progress("backbone", done, total)
+        found.append(torch.cat(of_copy))
+    return torch.stack(found, dim=1)
 
 
 def _reference(
@@ -150,8 +167,14 @@ def _evenly(count: int) -> NDArray[np.int64]:
 class _Seen:
     """What the networks, whose weights stay, say of good photos."""
 
-    maps: Tensor  # (N, 1024, 8, 8), after norm5
+    maps: Tensor
+    """(N, K, 1024, 8, 8), after norm5: the photos as they are, and the copies of them that the head
+    was fitted to."""
     residuals: Tensor  # (N, 256, 256), as `deviation` gives them
+
+    @property
+    def as_they_are(self) -> Tensor:
+        return self.maps[:, 0]
 
     def of(self, rows: Tensor) -> "_Seen":
         return _Seen(self.maps[rows], self.residuals[rows])
@@ -192,12 +215,12 @@ def _read_out_of_fold(parts: Parts, seen: _Seen, fold_of: Tensor) -> _Readings:
     for fold in range(_FOLDS):
         is_read = fold_of == fold
         adapted, read = _adapt(parts, seen.of(~is_read)), seen.of(is_read)
-        pooled = adapted.head.pool(adapted.good_features.deviations(read.maps))
+        pooled = adapted.head.pool(adapted.good_features.deviations(read.as_they_are))
         logits = adapted.head.logits(pooled)
         margins[is_read] = logits[:, DEFECTIVE] - logits[:, 1 - DEFECTIVE]
         strangeness = anomaly_map(read.residuals, adapted.good_residuals)
         anomalies[is_read] = anomaly_score(strangeness)
-        distances[is_read] = adapted.domain.distance(pool(read.maps))
+        distances[is_read] = adapted.domain.distance(pool(read.as_they_are))
     return _Readings(margins, anomalies, distances)
 
 
@@ -266,7 +289,7 @@ def _adapt(parts: Parts, seen: _Seen) -> Parts:
     The new photos' means, and a spread between theirs and that of the training.
     """
     count = len(seen.maps)
-    features, residuals = fit_good_features(seen.maps[:, None]), residual_stats(seen.residuals)
+    features, residuals = fit_good_features(seen.maps), residual_stats(seen.residuals)
     return replace(
         parts,
         good_features=GoodFeatures(
@@ -275,7 +298,7 @@ def _adapt(parts: Parts, seen: _Seen) -> Parts:
         good_residuals=ResidualStats(
             residuals.mean, _blended(parts.good_residuals.std, residuals.std, count)
         ),
-        domain=_moved(parts.domain, pool(seen.maps)),
+        domain=_moved(parts.domain, pool(seen.as_they_are)),
     )
 
 

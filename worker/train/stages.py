@@ -11,20 +11,24 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import structlog
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+import worker
 from shared.errors import Conflict
 from worker.inspect.backbone import save_safetensors
 
 log = structlog.stdlib.get_logger()
 
 _FOLLOWS_FROM = "follows-from"
+_LIBRARIES = ("torch", "openvino", "numpy", "opencv-python-headless")
 
 
 @contextmanager
@@ -40,6 +44,26 @@ def exclusively(folder: Path) -> Iterator[None]:
         yield
         # Whoever opened it meanwhile has failed; the next makes a new one.
         lock.unlink(missing_ok=True)
+
+
+def computed_by(engine: str) -> dict[str, Any]:
+    """What the numbers of a stage depend on beside its input: code, libraries and arithmetic.
+
+    All code of the worker counts. Which of it a stage uses nobody would keep in order by hand.
+    """
+    code = hashlib.sha256()
+    root = Path(worker.__file__).parent
+    for file in sorted(root.rglob("*.py")):
+        source = file.read_bytes()
+        code.update(f"{file.relative_to(root)} {len(source)}\n".encode() + source)
+    return {
+        "code": code.hexdigest(),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "engine": engine,
+        "processor": sorted(
+            name for name, has in torch.cpu.get_capabilities().items() if has is True
+        ),
+    }
 
 
 class Stages:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from worker.inspect.bundle import (
 from worker.inspect.engines.choice import exact_engine
 from worker.inspect.engines.protocol import Engine
 from worker.inspect.reference import REFERENCE, Reference, write_reference
-from worker.train import autoencoder
 from worker.train.autoencoder import residual_stats, staged_autoencoder
 from worker.train.calibration import Policy
 from worker.train.crossvalidation import (
@@ -48,7 +46,7 @@ from worker.train.decision import (
     judge_out_of_fold,
 )
 from worker.train.domain import fit_domain
-from worker.train.features import COPIES, GAIN, SYNTHETIC, CachedFeatures, Shown, cache_features
+from worker.train.features import GAIN, CachedFeatures, Shown, cache_features
 from worker.train.head import ENOUGH_DEFECTS, fit_classifier
 from worker.train.judged import JudgedPhoto, row
 from worker.train.localisation import read_masks
@@ -59,7 +57,7 @@ from worker.train.reference import choose_reference, make_reference
 from worker.train.report import Pictures, PictureSource, draw_pictures, write_report
 from worker.train.selection import choose, read_probes
 from worker.train.sources import BackboneFile, obtain_backbone
-from worker.train.stages import Stages, exclusively
+from worker.train.stages import Stages, computed_by, exclusively
 
 _FIGURES = ("auroc", "average_precision", "f1", "recall", "false_alarm_rate")
 
@@ -116,19 +114,17 @@ def train(
     with tempfile.TemporaryDirectory() as scratch_name, exclusively(unfinished):
         scratch = Path(scratch_name)
         source = obtain_backbone(backbone, scratch)
+        engine = exact_engine(source.path, sha256=source.sha256)
         stages = Stages(
             unfinished,
             {
-                "release": version("defectscope"),
                 "photos": [(photo.sha256, photo.label) for photo in photos],
                 "folds": fold_of.tolist(),
                 "backbone": source.sha256,
-                "preprocess": preprocess.VERSION,
                 "seed": seed,
-                "sizes": [COPIES, SYNTHETIC, autoencoder.STEPS],
+                "computed_by": computed_by(engine.name),
             },
         )
-        engine = exact_engine(source.path, sha256=source.sha256)
         features = cache_features(
             photos,
             engine,

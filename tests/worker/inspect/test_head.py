@@ -22,3 +22,11 @@ def test_the_head_is_two_layers_with_a_relu_between():
 def test_the_temperature_divides_the_logits(temperature, expected):
     (probability,) = defect_probability(torch.tensor([[1.0, 3.0]]), temperature).tolist()
     assert probability == pytest.approx(expected / (1 + expected), abs=1e-6)
+
+
+def test_very_sure_photos_keep_their_order():
+    """In fp32 all beyond log-odds of 17 would be 1."""
+    margins = torch.tensor([20.0, 25.0, 30.0])
+    logits = torch.stack([torch.zeros(3), margins], dim=1)
+    probabilities = defect_probability(logits, 1.0).tolist()
+    assert probabilities == sorted(set(probabilities))

@@ -12,6 +12,5 @@ def short(monkeypatch):
     monkeypatch.setattr(autoencoder, "STEPS", 2)
     monkeypatch.setattr(features, "COPIES", 2)
     monkeypatch.setattr(features, "MOST_SYNTHETIC", 1)
-    monkeypatch.setattr(training, "COPIES", 2)
     monkeypatch.setattr(training, "FOLDS", 2)
     monkeypatch.setattr(quantisation, "PHOTOS", 2)

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import cv2
@@ -332,3 +333,13 @@ def test_a_held_out_photo_that_was_decided_since_is_trained_on_instead(data, tmp
 
     assert held_out.sha256 in {photo.sha256 for photo in dataset.trained_on}
     assert held_out.sha256 not in {photo.sha256 for photo in dataset.held_out}
+
+
+@pytest.mark.parametrize("name", [b"kr\xe4tzer/1.png", b"scratched/kr\xe4tzer.png"])
+def test_names_that_nobody_can_write_down_are_named_before_the_training(data, name):
+    path = Path(os.fsdecode(os.fsencode(data / "test") + b"/" + name))
+    path.parent.mkdir(exist_ok=True)
+    next((data / "test" / "bent").glob("*.png")).rename(path)
+    with pytest.raises(UnusableData, match=r"not in UTF-8.*kr\\udce4tzer") as raised:
+        read_dataset(data, seed=0)
+    str(raised.value).encode()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from shared.errors import UnusableData
+from shared.manifest import MOVED, SET_BY_A_PERSON
 from worker.inspect.bundle import load_bundle
 from worker.train.evaluation import evaluate, picture_source
 
@@ -67,6 +68,36 @@ def test_files_that_cannot_be_judged_are_named(tmp_path, folder, write_test_bund
     (folder / "test" / "good" / "broken.png").write_bytes(b"no picture")
     with pytest.raises(UnusableData, match=r"good/broken\.png"):
         evaluate(tmp_path / "bundle", folder)
+
+
+def test_photos_that_lie_in_no_labels_folder_are_named_instead_of_left_out(
+    tmp_path, folder, write_test_bundle
+):
+    write_test_bundle(tmp_path / "bundle")
+    (folder / "train").mkdir()
+    for place in ("test/9.png", "train/is-not-looked-at.png"):
+        (folder / place).write_bytes((folder / "test" / "good" / "0.png").read_bytes())
+    with pytest.raises(UnusableData, match=r"no label's folder: \S+/test/9\.png\. Move"):
+        evaluate(tmp_path / "bundle", folder)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "Chosen in training from predictions out of fold, the classifier's for best-f1, "),
+        (
+            {"recalibrated_from": "sha256:" + "1" * 64, "policy": "best-f1" + MOVED},
+            "Moved to where 0 photos of good parts from another camera put them; none",
+        ),
+        ({"recalibrated_from": "sha256:" + "1" * 64, "policy": SET_BY_A_PERSON}, "Set by a person"),
+    ],
+)
+def test_it_says_where_the_thresholds_come_from(tmp_path, folder, write_test_bundle, changed, said):
+    bundle = tmp_path / "bundle"
+    write_test_bundle(bundle)
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    (bundle / "manifest.json").write_text(json.dumps(manifest | changed))
+    assert evaluate(bundle, folder)["thresholds_from"].startswith(said)
 
 
 def test_the_scores_are_those_of_the_serving_pipeline(tmp_path, folder, write_test_bundle):

@@ -20,7 +20,6 @@ from worker.train.train import train
 def _short(short, monkeypatch):
     """And each photo as it is only: pictures are known by their pixels."""
     monkeypatch.setattr(features, "COPIES", 1)
-    monkeypatch.setattr(training, "COPIES", 1)
 
 
 def picture(seed: list[int], *, is_defective: bool) -> np.ndarray:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -195,6 +197,9 @@ def test_without_masks_nothing_is_said_of_where_maps_point():
     assert found["good_parts_blue"]["gradcam"] == 1
 
 
+NO_PHOTO = Path("no photo, so of any shape")
+
+
 def write_mask(folder, mask):
     file = folder / "000_mask.png"
     cv2.imwrite(str(file), mask)
@@ -209,7 +214,7 @@ def test_a_mask_lies_where_mvtec_has_it(tmp_path):
 def test_a_mask_is_shrunk_as_its_photo_was_and_half_covered_counts(tmp_path):
     mask = np.zeros((1024, 512), np.uint8)
     mask[0:6, 0:2] = 255  # 1.5 pixels of 4 x 2
-    shrunk = read_mask(write_mask(tmp_path, mask))
+    shrunk = read_mask(write_mask(tmp_path, mask), NO_PHOTO)
     assert shrunk[:2, 0].tolist() == [True, True]
     assert shrunk.sum() == 2
 
@@ -217,12 +222,12 @@ def test_a_mask_is_shrunk_as_its_photo_was_and_half_covered_counts(tmp_path):
 def test_a_defect_too_thin_for_the_grid_is_not_lost(tmp_path):
     scratch = np.zeros((1024, 1024), np.uint8)
     scratch[100, 200:400] = 255  # a quarter of each pixel
-    shrunk = read_mask(write_mask(tmp_path, scratch))
+    shrunk = read_mask(write_mask(tmp_path, scratch), NO_PHOTO)
     assert shrunk[25].sum() == 50
     assert shrunk.sum() == 50
     speck = np.zeros((5888, 5888), np.uint8)
     speck[5760, 40] = 255
-    shrunk = read_mask(write_mask(tmp_path, speck))
+    shrunk = read_mask(write_mask(tmp_path, speck), NO_PHOTO)
     assert np.argwhere(shrunk).tolist() == [[250, 1]]
 
 
@@ -230,18 +235,42 @@ def test_a_defect_too_thin_for_the_grid_is_not_lost(tmp_path):
 def test_a_mask_that_is_no_picture_is_named(tmp_path, content):
     (tmp_path / "000_mask.png").write_bytes(content)
     with pytest.raises(UnusableData, match=r"000_mask\.png is no mask"):
-        read_mask(tmp_path / "000_mask.png")
+        read_mask(tmp_path / "000_mask.png", NO_PHOTO)
 
 
 def test_an_empty_mask_is_named(tmp_path):
     with pytest.raises(UnusableData, match="marks no defect"):
-        read_mask(write_mask(tmp_path, np.zeros((200, 200), np.uint8)))
+        read_mask(write_mask(tmp_path, np.zeros((200, 200), np.uint8)), NO_PHOTO)
 
 
-def test_only_defects_of_test_have_masks(tmp_path):
+def test_what_is_transparent_is_not_marked(tmp_path):
+    drawn = np.zeros((256, 256, 4), np.uint8)
+    drawn[40:80, 100:150] = 255
+    shrunk = read_mask(write_mask(tmp_path, drawn), NO_PHOTO)
+    assert shrunk.sum() == 40 * 50
+    assert shrunk[40:80, 100:150].all()
+    drawn[..., 3] = 255  # a black background
+    assert np.array_equal(read_mask(write_mask(tmp_path, drawn), NO_PHOTO), shrunk)
+
+
+def test_a_mask_of_another_shape_than_its_photo_is_named(tmp_path):
+    mask = np.full((200, 300), 255, np.uint8)
+    cv2.imwrite(str(tmp_path / "000.png"), np.zeros((400, 600, 3), np.uint8))
+    assert read_mask(write_mask(tmp_path, mask), tmp_path / "000.png").all()
+    cv2.imwrite(str(tmp_path / "000.png"), np.zeros((400, 400, 3), np.uint8))
+    with pytest.raises(UnusableData, match="300 x 200 pixels and its photo 400 x 400"):
+        read_mask(write_mask(tmp_path, mask), tmp_path / "000.png")
+
+
+def test_defects_of_train_have_masks_unless_a_photo_of_test_has_that_name(tmp_path):
     """train/chip/000.png and test/chip/000.png share a stem, and a mask of nothing is usual."""
-    assert mask_file(tmp_path / "test" / "chip" / "000.png") == (
-        tmp_path / "ground_truth" / "chip" / "000_mask.png"
-    )
-    assert mask_file(tmp_path / "train" / "chip" / "000.png") is None
+    mask = tmp_path / "ground_truth" / "chip" / "000_mask.png"
+    assert mask_file(tmp_path / "test" / "chip" / "000.png") == mask
+    assert mask_file(tmp_path / "train" / "chip" / "000.png") == mask
     assert mask_file(tmp_path / "test" / "good" / "000.png") is None
+    assert mask_file(tmp_path / "train" / "good" / "000.png") is None
+    (tmp_path / "test" / "chip").mkdir(parents=True)
+    (tmp_path / "test" / "chip" / "000.jpg").write_bytes(b"a photo")
+    assert mask_file(tmp_path / "train" / "chip" / "000.png") is None
+    assert mask_file(tmp_path / "train" / "chip" / "001.png") is not None
+    assert mask_file(tmp_path / "chip" / "000.png") is None

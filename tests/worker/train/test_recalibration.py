@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import cv2
@@ -6,13 +7,19 @@ import pytest
 import torch
 
 from shared.errors import Conflict, DamagedBundle, UnusableData
+from shared.manifest import MOVED
 from worker.inspect.autoencoder import ResidualStats
 from worker.inspect.backbone import pool
 from worker.inspect.bundle import load_bundle
+from worker.inspect.engines.choice import exact_engine
 from worker.inspect.files import open_bundle
 from worker.inspect.good_features import GoodFeatures
 from worker.inspect.preprocess import prepare
+from worker.train.dataset import LabelledPhoto
+from worker.train.features import cache_features
+from worker.train.good_features import fit_good_features
 from worker.train.recalibration import MIN_PHOTOS, _adapt, _Seen, recalibrate
+from worker.train.stages import Stages
 
 
 @pytest.fixture
@@ -57,6 +64,7 @@ def test_statistics_and_thresholds_change_and_no_weight_does(bundle, good, tmp_p
     assert not torch.equal(before.parts.domain.mean, after.parts.domain.mean)
     assert manifest.metrics["calibration_photos"] == 12
     assert "classifier_auroc" not in manifest.metrics
+    assert manifest.policy == before.manifest.policy + MOVED
     assert "Recalibrated on 12 photos" in manifest.provenance
 
 
@@ -79,7 +87,7 @@ def test_what_the_camera_does_to_all_photos_alike_is_taken_out(bundle):
     step = torch.rand(1024, 8, 8, generator=generator) * 3  # all stay above 0, where the ReLU is
     residuals = torch.rand(40, 256, 256, generator=generator)
 
-    still, moved = (_adapt(parts, _Seen(seen, residuals)) for seen in (maps, maps + step))
+    still, moved = (_adapt(parts, _Seen(seen[:, None], residuals)) for seen in (maps, maps + step))
 
     torch.testing.assert_close(
         moved.good_features.deviations(maps + step),
@@ -95,6 +103,35 @@ def test_what_the_camera_does_to_all_photos_alike_is_taken_out(bundle):
     )
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_good_parts_are_looked_at_as_the_head_learnt_to_see_them(bundle, good, tmp_path, turned):
+    """The same means as those of a training with these photos."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["augmentation"]["turned"] = turned
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    recalibrate(bundle, good, out=tmp_path / "new")
+    after = load_bundle(tmp_path / "new")
+
+    photos = [
+        LabelledPhoto(path, "train", "good", str(path), prepare(path.read_bytes()), group)
+        for group, path in enumerate(sorted(good.iterdir()))
+    ]
+    trained = cache_features(
+        photos,
+        exact_engine(after.backbone, sha256=after.manifest.backbone.sha256),
+        seed=manifest["seed"],
+        stages=Stages(tmp_path / "stages", {}),
+        needs_synthetic=False,
+    )
+    expected = fit_good_features(trained.maps[:, : 8 if turned else 1])
+    torch.testing.assert_close(
+        after.parts.good_features.mean,
+        expected.mean,
+        rtol=2e-3,
+        atol=2e-3 * float(expected.mean.abs().max()),
+    )
+
+
 def test_a_second_camera_is_remembered_beside_the_first(bundle, good, tmp_path):
     first = recalibrate(bundle, good, out=tmp_path / "first")
     other = tmp_path / "other"
@@ -104,6 +141,7 @@ def test_a_second_camera_is_remembered_beside_the_first(bundle, good, tmp_path):
     second = recalibrate(tmp_path / "first", other, out=tmp_path / "second")
     assert set(second.data.calibrated_on) > set(first.data.calibrated_on)
     assert len(second.data.calibrated_on) == 24
+    assert second.policy == first.policy
     assert second.recalibrated_from == load_bundle(tmp_path / "first").digest
 
 
@@ -122,7 +160,7 @@ def test_few_photos_move_the_spread_a_little_and_the_mean_at_once(bundle):
     # Twenty photos count as much as the training: halfway between the variances.
     known = ResidualStats(torch.zeros(256, 256), torch.full((256, 256), 3.0))
     usual = GoodFeatures(torch.zeros(1024, 8, 8), torch.full((1024, 8, 8), 3.0))
-    residuals, maps = torch.full((20, 256, 256), 5.0), torch.full((20, 1024, 8, 8), 5.0)
+    residuals, maps = torch.full((20, 256, 256), 5.0), torch.full((20, 1, 1024, 8, 8), 5.0)
     residuals[::2] = maps[::2] = 7.0
     parts = replace(parts, good_residuals=known, good_features=usual)
     adapted = _adapt(parts, _Seen(maps, residuals))

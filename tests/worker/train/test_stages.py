@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from shared.errors import Conflict
-from worker.train.stages import Stages, exclusively
+from worker.train import stages as stages_of_training
+from worker.train.stages import Stages, computed_by, exclusively
 
 
 def numbers():
@@ -25,6 +26,22 @@ def test_what_follows_from_something_else_is_made_afresh(tmp_path):
     assert torch.equal(
         other.once("a", lambda: {"numbers": torch.ones(1)})["numbers"], torch.ones(1)
     )
+
+
+def test_what_another_engine_or_other_code_would_compute_is_made_afresh(tmp_path, monkeypatch):
+    (tmp_path / "code" / "train").mkdir(parents=True)
+    module = tmp_path / "code" / "train" / "renderer.py"
+    module.write_text("EDGE = 1\n")
+    monkeypatch.setattr(stages_of_training.worker, "__file__", str(tmp_path / "code/__init__.py"))
+    before = computed_by("openvino-fp32")
+    Stages(tmp_path / "s", before).once("a", numbers)
+    assert Stages(tmp_path / "s", computed_by("openvino-fp32")).once("a", never)
+
+    assert computed_by("cuda-fp32") != before
+    module.write_text("EDGE = 2\n")
+    changed = Stages(tmp_path / "s", computed_by("openvino-fp32"))
+    with pytest.raises(AssertionError, match="made again"):
+        changed.once("a", never)
 
 
 def test_a_stage_that_breaks_off_leaves_nothing_that_looks_finished(tmp_path):
