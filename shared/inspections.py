@@ -28,12 +28,14 @@ from shared.tables import (
     EVENTS,
     INSPECTIONS,
     Inspection,
+    InspectionEvent,
     Product,
     Status,
     VerdictSource,
 )
 from shared.verdicts import FAILED, Outcome, Scores, audited
 
+_GIVEN_BACK = "given_back"
 _SHARE_OF_WAIT = 0.125
 _LONGEST_DELAY = timedelta(seconds=30)
 
@@ -180,6 +182,7 @@ def give_back(
     token: str,
     ids: Iterable[str],
     worker: str,
+    code: str,
     why: str,
     spend_attempt: bool,
     alone: bool = False,
@@ -191,7 +194,8 @@ def give_back(
     before the others again and again.
 
     An attempt is spent where the photo may be to blame, and not where the world
-    is (storage away, worker stopping). `alone`: from now on judged by itself.
+    is (storage away, worker stopping). `alone`: from now on judged by itself. `code` and `why`
+    stand in the history.
     """
     ours = _lock_ours(session, token, list(ids))
     if not ours:
@@ -209,7 +213,24 @@ def give_back(
         )
         .execution_options(synchronize_session=False)
     )
-    _note(session, list(ours), actor=worker, event="given_back", detail={"why": why})
+    _note(session, list(ours), actor=worker, event=_GIVEN_BACK, detail={"code": code, "why": why})
+
+
+def given_back_often(
+    session: Session, ids: Iterable[str], *, code: str, times: int
+) -> frozenset[str]:
+    """Those that have been given back for this reason at least so often, as their history says."""
+    counted = (
+        select(InspectionEvent.inspection_id)
+        .where(
+            InspectionEvent.inspection_id.in_(list(ids)),
+            InspectionEvent.event == _GIVEN_BACK,
+            InspectionEvent.detail["code"].astext == code,
+        )
+        .group_by(InspectionEvent.inspection_id)
+        .having(func.count() >= times)
+    )
+    return frozenset(session.scalars(counted))
 
 
 def sweep(session: Session, *, max_attempts: int, now: Moment = DATABASE_NOW) -> Swept:

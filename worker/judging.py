@@ -5,6 +5,7 @@ a third writes. A batch is whatever is queued when a slot becomes free: one
 photo on an idle line, many while the models are busy.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 import structlog
+from sqlalchemy.orm import Session
 
 from shared import claiming, inspections
 from shared.claiming import Batch, Claimed
@@ -45,6 +47,9 @@ log = structlog.stdlib.get_logger()
 
 _PAUSE = timedelta(seconds=2)
 """Before a photo that cannot be judged now is looked at again; longer if it has waited long."""
+_REFUSALS = 120
+"""Of a photo by a store that gives others, an hour or so, until a person has to look."""
+_OTHERS_GIVEN_SECONDS = 60.0
 _RECORD_TRIES = 5
 _NOTHING = np.zeros((SIDE, SIDE, 3), np.uint8)
 
@@ -82,6 +87,12 @@ class _Setback:
     is_its_fault: bool
 
 
+class _OriginalRefused(StorageUnavailable):
+    """The store does not give this photo; whether it gives others is another question."""
+
+    code = "image_refused"
+
+
 class _EngineBroken(Exception):
     """The engine fails on an empty photo, too: a GPU that fell off the bus, memory that is gone."""
 
@@ -111,6 +122,7 @@ class Judging:
         self._stopping = threading.Event()
         self._slots = threading.BoundedSemaphore(settings.slots)
         self._last_source = ""
+        self._last_given = -math.inf
         self._io = ThreadPoolExecutor(max_workers=8, thread_name_prefix="io")
 
     def stop(self) -> None:
@@ -177,6 +189,7 @@ class Judging:
             try:
                 data = storage().get(one.image_key)
                 fetched = time.perf_counter()
+                self._last_given = fetched
                 if sha256(data).hexdigest() != one.image_sha256:
                     raise Rejected(
                         "The original in storage is not the photo that was submitted: its digest "
@@ -186,7 +199,9 @@ class Judging:
                 photo = self._decoder.prepare(data)
             except NotFound:
                 return self._lost(one)
-            except (StorageUnavailable, DecodersBroken) as error:
+            except StorageUnavailable as error:
+                return _Setback(one, _OriginalRefused(str(error)), is_its_fault=False)
+            except DecodersBroken as error:
                 return _Setback(one, error, is_its_fault=False)
             except Exception as error:
                 return _Setback(one, error, is_its_fault=True)
@@ -357,20 +372,23 @@ class Judging:
             if setback.is_its_fault and self._is_final(setback)
         ]
         failed = {failure.id for failure in failures}
-        again = [setback for setback in setbacks if setback.claimed.id not in failed]
+        unsettled = [setback for setback in setbacks if setback.claimed.id not in failed]
 
         def write() -> frozenset[str]:
             with transaction() as session:
+                refused = self._refused_for_good(session, unsettled)
                 ended = inspections.fail(
-                    session, token=batch.token, failures=failures, worker=self._worker
+                    session, token=batch.token, failures=[*failures, *refused], worker=self._worker
                 )
-                for is_its_fault in (True, False):
+                again = [s for s in unsettled if s.claimed.id not in ended]
+                for (code, is_its_fault), group in _by_reason(again).items():
                     inspections.give_back(
                         session,
                         token=batch.token,
-                        ids=[s.claimed.id for s in again if s.is_its_fault is is_its_fault],
+                        ids=[setback.claimed.id for setback in group],
                         worker=self._worker,
-                        why=_why(again, is_its_fault),
+                        code=code,
+                        why=repr(group[0].error),
                         spend_attempt=is_its_fault,
                         alone=is_its_fault,
                         delay=timedelta(0) if is_its_fault else _PAUSE,
@@ -382,6 +400,27 @@ class Judging:
             self._tell(ended)
         for setback in setbacks:
             log.warning("photo_set_back", inspection=setback.claimed.id, error=repr(setback.error))
+
+    def _refused_for_good(self, session: Session, setbacks: Sequence[_Setback]) -> list[Failure]:
+        """Photos that a sound store has refused for so long that waiting will not mend it."""
+        refused = {
+            setback.claimed.id: setback.error
+            for setback in setbacks
+            if isinstance(setback.error, _OriginalRefused)
+        }
+        if not refused or time.perf_counter() - self._last_given > _OTHERS_GIVEN_SECONDS:
+            return []
+        often = inspections.given_back_often(
+            session, refused, code=_OriginalRefused.code, times=_REFUSALS
+        )
+        return [
+            Failure(
+                id_,
+                _OriginalRefused.code,
+                f"The storage gives other photos, but not this one: {refused[id_]} Send it again.",
+            )
+            for id_ in often
+        ]
 
     def _is_final(self, setback: _Setback) -> bool:
         """A broken photo stays broken; a crash gets its remaining attempts."""
@@ -413,8 +452,12 @@ def _reason(error: Exception) -> tuple[str, str]:
     return "inspection_error", f"The models failed on this photo ({type(error).__name__})."
 
 
-def _why(setbacks: Sequence[_Setback], is_its_fault: bool) -> str:
-    return next((repr(s.error) for s in setbacks if s.is_its_fault is is_its_fault), "")
+def _by_reason(setbacks: Iterable[_Setback]) -> dict[tuple[str, bool], list[_Setback]]:
+    groups: dict[tuple[str, bool], list[_Setback]] = {}
+    for setback in setbacks:
+        key = _reason(setback.error)[0], setback.is_its_fault
+        groups.setdefault(key, []).append(setback)
+    return groups
 
 
 def _ms(start: float, end: float) -> float:

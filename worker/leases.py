@@ -100,6 +100,7 @@ class Leases:
                         token=batch.token,
                         ids=[one.id for one in batch.inspections],
                         worker=self._worker,
+                        code="worker_ended",
                         why="its worker had to end",
                         spend_attempt=False,
                     )

@@ -46,6 +46,7 @@ def give_back(token, id_, *, spend_attempt=False, delay=timedelta(0), now=SOON):
             token=token,
             ids=[id_],
             worker="worker:a",
+            code="storage_unavailable",
             why="storage away",
             spend_attempt=spend_attempt,
             delay=delay,

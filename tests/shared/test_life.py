@@ -202,6 +202,7 @@ class Life(RuleBasedStateMachine):
                 token=token,
                 ids=ids,
                 worker="worker:1",
+                code="storage_unavailable",
                 why="storage away",
                 spend_attempt=spend_attempt,
                 now=self.now,
@@ -285,7 +286,9 @@ class Life(RuleBasedStateMachine):
         held = sorted(id_ for id_, photo in self.photos.items() if photo.review)
         if not held:
             return
-        id_ = draw(st.sampled_from(held))
+        decided = [id_ for id_ in held if self.photos[id_].review.decisions]
+        among = decided if decided and draw(st.booleans()) else held
+        id_ = draw(st.sampled_from(among))
         reviewer = draw(st.sampled_from(REVIEWERS))
         review = self.photos[id_].review
 

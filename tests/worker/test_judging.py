@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from shared import accepting, claiming, inspections
 from shared.db import transaction
@@ -23,6 +23,7 @@ from shared.settings import get_settings
 from shared.storage import storage
 from shared.tables import Inspection, InspectionEvent, Status
 from shared.verdicts import Disposition, Outcome, Scores, Verdict
+from worker import judging as judging_of_worker
 from worker.decoding import DecoderDied
 from worker.inspect.pipeline import Judgement
 from worker.judging import Judging
@@ -454,6 +455,56 @@ def test_an_original_that_the_store_refuses_comes_back_later_and_later(
 
     assert (row(db, refused).status, row(db, refused).attempts) == (Status.QUEUED, 0)
     assert row(db, refused).run_at > datetime.now(UTC) + timedelta(seconds=15)
+
+
+@pytest.mark.parametrize("gives_others", [True, False])
+def test_an_original_that_a_sound_store_refuses_for_ever_is_held_for_a_person(
+    db, judging, submit, monkeypatch, gives_others
+):
+    """While the store is away for all, nobody has to look: it will be back."""
+    refused, other = submit(), submit()
+    key = db.scalar(select(Inspection.image_key).where(Inspection.id == refused))
+    get = storage().get
+
+    def refuse(asked):
+        if asked == key or not gives_others:
+            raise StorageUnavailable("The object storage refused the request (500).")
+        return get(asked)
+
+    monkeypatch.setattr(storage(), "get", refuse)
+    monkeypatch.setattr(judging_of_worker, "_REFUSALS", 2)
+    for _ in range(3):
+        judging.drain()
+        db.execute(update(Inspection).values(run_at=func.now()))
+        db.commit()
+
+    if gives_others:
+        assert row(db, other).status is Status.SUCCEEDED
+        assert (row(db, refused).status, row(db, refused).error_code) == (
+            Status.FAILED,
+            "image_refused",
+        )
+        assert row(db, refused).disposition == "hold"
+    else:
+        assert {row(db, id_).status for id_ in (refused, other)} == {Status.QUEUED}
+
+
+def test_a_full_disk_is_no_fault_of_the_photo_however_long_it_lasts(
+    db, judging, submit, monkeypatch
+):
+    photo = submit()
+
+    def refuse(*_):
+        raise StorageUnavailable("No space left on device")
+
+    monkeypatch.setattr(storage(), "put", refuse)
+    monkeypatch.setattr(judging_of_worker, "_REFUSALS", 2)
+    for _ in range(4):
+        judging.drain()
+        db.execute(update(Inspection).values(run_at=func.now()))
+        db.commit()
+
+    assert (row(db, photo).status, row(db, photo).attempts) == (Status.QUEUED, 0)
 
 
 def test_a_map_that_cannot_be_drawn_fails_its_photo_and_no_other(db, judging, inspector, submit):
