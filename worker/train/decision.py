@@ -147,6 +147,7 @@ def judge_out_of_fold(
                 outcome=decide(scores, decider.thresholds),
                 thresholds=decider.thresholds,
                 margin=float(readings.classifier.margins[row]),
+                part=photo.group,
                 maps=Maps.of(
                     attention[row].numpy(),
                     readings.autoencoder.strangeness[row].numpy(),

@@ -87,6 +87,15 @@ def near_duplicates_within(
             return sorted(found)
 
 
+def parts_of(photos: Sequence[Pixels], *, progress: Progress = silent) -> list[int]:
+    """The part that each photo shows, by the index of one of its photos."""
+    part_of = list(range(len(photos)))
+    for i, j in near_duplicates_within(photos, progress=progress):
+        joined, into = max(part_of[i], part_of[j]), min(part_of[i], part_of[j])
+        part_of = [into if part == joined else part for part in part_of]
+    return part_of
+
+
 def _alike(
     photos: Sequence[Pixels],
     sides: NDArray[np.int_],

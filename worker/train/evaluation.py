@@ -9,6 +9,7 @@ is there to be compared with what a service says of the same folder.
 import hashlib
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,10 +22,12 @@ import torch
 from shared.errors import DefectScopeError, UnusableData
 from shared.manifest import SET_BY_A_PERSON, Manifest
 from worker.inspect.bundle import ProductModel
+from worker.inspect.decode import Pixels
 from worker.inspect.files import judge_files, open_bundle
 from worker.inspect.preprocess import prepare
 from worker.train.checks import Findings
 from worker.train.dataset import TEST, check_layout, photo_files
+from worker.train.duplicates import parts_of
 from worker.train.judged import JudgedPhoto, Maps, row
 from worker.train.localisation import read_masks
 from worker.train.metrics import figures, measure
@@ -53,12 +56,14 @@ def evaluate(
     seen = model.manifest.data.seen
     digests: dict[str, str] = {}
     judged: list[JudgedPhoto] = []
+    pixels: list[Pixels] = []
     for number, (path, judgement) in enumerate(judge_files(inspector, model, list(labels)), 1):
         if isinstance(judgement, DefectScopeError):
             problems.append(f"- {path}: {judgement}. Repair or remove it.")
         else:
             name = path.relative_to(data).as_posix()
             digests[name] = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+            pixels.append(judgement.photo)
             judged.append(
                 JudgedPhoto(
                     name,
@@ -78,6 +83,8 @@ def evaluate(
         progress("judging photos", number, len(files))
     if problems:
         raise UnusableData(f"{data} cannot be evaluated:\n" + "\n".join(problems))
+    parts = parts_of(pixels, progress=progress)
+    judged = [replace(photo, part=part) for photo, part in zip(judged, parts, strict=True)]
     unseen = [photo for photo in judged if not photo.is_seen]
     measured = measure(unseen, seed=seed)
     return {

@@ -63,6 +63,8 @@ class JudgedPhoto:
     maps: Maps | None = field(default=None, repr=False)
     margin: float | None = None
     """Out of fold: logit of defective minus that of good. None: a bundle judged it."""
+    part: int | None = None
+    """The same for all photos of one part. None: not known, taken for a part of its own."""
 
     @property
     def is_defective(self) -> bool:

@@ -72,7 +72,7 @@ def measure(
         if any(photo.maps is not None for photo in photos)
         else None,
         "in_words": _in_words(found),
-        "notes": _notes(found, table if has_both else None),
+        "notes": [*_notes(found, table if has_both else None), *_note_on_parts(photos)],
     }
 
 
@@ -315,6 +315,17 @@ def _notes(found: dict[str, Any], table: Columns | None) -> list[str]:
         "independent pairs, and its average precision has none."
         for name in ("classifier", "autoencoder")
         if found[name]["auroc"] == 1
+    ]
+
+
+def _note_on_parts(photos: Sequence[JudgedPhoto]) -> list[str]:
+    known = [photo.part for photo in photos if photo.part is not None]
+    parts = len(photos) - len(known) + len(set(known))
+    if parts == len(photos):
+        return []
+    return [
+        f"The {len(photos)} photos show {parts} parts: some are nearly the same. Intervals take "
+        "each photo for a part of its own, so they are narrower than they ought to be."
     ]
 
 

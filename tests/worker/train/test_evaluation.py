@@ -123,6 +123,15 @@ def test_the_scores_are_those_of_the_serving_pipeline(tmp_path, folder, write_te
     )
 
 
+def test_frames_of_one_part_are_noted(tmp_path, folder, write_test_bundle):
+    write_test_bundle(tmp_path / "bundle")
+    good = folder / "test" / "good"
+    frame = cv2.imread(str(good / "0.png"))
+    cv2.imwrite(str(good / "0-again.jpg"), frame, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    notes = evaluate(tmp_path / "bundle", folder)["notes"]
+    assert any("The 9 photos show 8 parts" in note for note in notes)
+
+
 def add_mask(folder, stem, mask):
     file = folder / "ground_truth" / "scratched" / f"{stem}_mask.png"
     file.parent.mkdir(parents=True, exist_ok=True)

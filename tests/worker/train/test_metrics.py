@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -165,6 +166,16 @@ def test_with_one_class_what_needs_both_is_none_and_a_note_says_why():
     assert found["intervals"]["classifier"]["auroc"] is None
     assert found["intervals"]["classifier"]["recall"] is not None
     assert "No good photo" in found["notes"][0]
+
+
+def test_photos_of_one_part_are_no_evidence_of_their_own_and_a_note_says_so():
+    def note(parts):
+        photos = [replace(photo, part=part) for photo, part in zip(PHOTOS, parts, strict=True)]
+        return [note for note in measure(photos)["notes"] if "parts" in note]
+
+    assert note(range(7)) == []
+    assert note([None] * 7) == []
+    assert note([0, 0, 2, 3, 4, 4, None])[0].startswith("The 7 photos show 5 parts")
 
 
 def test_figures_of_a_cross_validation_say_so():
