@@ -25,7 +25,7 @@ def main(url: str, key: str) -> None:
         page.get_by_label("API key").fill(key)
         page.get_by_role("button", name="Log in").click()
 
-        page.locator("[data-sample*='4-broken-small']").click()
+        page.locator("[data-sample*='6-contamination']").click()
         page.get_by_role("heading", name="Defective").wait_for()
         page.get_by_role("button", name="Anomaly map").click()
         page.wait_for_load_state("networkidle")

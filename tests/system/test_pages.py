@@ -149,10 +149,10 @@ def test_a_photo_is_dropped_or_pasted(visit, way):
 
     page.evaluate(
         """async way => {
-            const [sample] = document.querySelectorAll("[data-sample*='4-broken-small']");
+            const [sample] = document.querySelectorAll("[data-sample*='6-contamination']");
             const photo = await (await fetch(sample.dataset.sample)).blob();
             const carried = new DataTransfer();
-            carried.items.add(new File([photo], "chip.jpg", { type: "image/jpeg" }));
+            carried.items.add(new File([photo], "dirt.jpg", { type: "image/jpeg" }));
             document.dispatchEvent(
                 way === "drop"
                     ? new DragEvent("drop", { dataTransfer: carried })
@@ -162,7 +162,7 @@ def test_a_photo_is_dropped_or_pasted(visit, way):
         way,
     )
 
-    page.locator("#status", has_text="chip.jpg: defective after").wait_for()
+    page.locator("#status", has_text="dirt.jpg: defective after").wait_for()
     page.get_by_role("heading", name="Defective").wait_for()
 
 

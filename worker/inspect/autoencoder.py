@@ -16,14 +16,14 @@ from worker.inspect.inputs import to_autoencoder_input
 CODE_CHANNELS = 4
 """The bottleneck is 8 x 8 x 4 numbers for 256 x 256 x 3: nothing is copied through."""
 SMOOTHING_PX = 11
-"""Of the residuals, before they are compared."""
+"""Of the squared errors, before they are compared."""
 SURROUNDINGS_PX = 21
 """Over which the anomaly map averages: two thirds of a cell of the Grad-CAM, each way."""
 
 _WIDTHS = (32, 64, 96, 128)
 _PATCH = 4
 """The first layer takes, and the last paints, squares of 4 x 4 pixels: most of the
-time would go into the full size otherwise, and the residual is smoothed anyway."""
+time would go into the full size otherwise, and the errors are smoothed anyway."""
 
 
 class Autoencoder(nn.Module):
@@ -57,18 +57,15 @@ def _block(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
 
 @dataclass(frozen=True)
 class ResidualStats:
-    """What the root of the smoothed residual of good parts looks like, pixel by pixel."""
+    """What the deviations of good parts look like, pixel by pixel."""
 
     mean: Tensor  # (H, W)
     std: Tensor  # (H, W), with a floor: no pixel is ever exactly the same
 
 
-def residual(photos: Tensor, rebuilt: Tensor) -> Tensor:
-    """Squared error averaged over channels: two (B, 3, H, W) in [0, 1] to (B, H, W).
-
-    Its mean over all pixels is the MSE.
-    """
-    return (photos - rebuilt).square().mean(dim=1)
+def mean_squared_error(photos: Tensor, rebuilt: Tensor) -> Tensor:
+    """The MSE of each photo: two (B, 3, H, W) in [0, 1] to (B,)."""
+    return (photos - rebuilt).square().mean(dim=(1, 2, 3))
 
 
 def smooth(maps: Tensor, side: int) -> Tensor:
@@ -83,13 +80,21 @@ def smooth(maps: Tensor, side: int) -> Tensor:
     return F.avg_pool1d(along, side, 1, half, count_include_pad=False).transpose(1, 2)
 
 
-def deviation(residuals: Tensor) -> Tensor:
-    """Root of the smoothed residual, (B, H, W) to (B, H, W): grey values in [0, 1].
+def deviation(photos: Tensor, rebuilt: Tensor) -> Tensor:
+    """How far roots of grey values are from each other: two (B, 3, H, W) in [0, 1] to (B, H, W).
 
-    Squares of errors have a long tail, and its few largest values would rule
-    mean and deviation; their roots are spread evenly enough for both to mean something.
+    A camera counts photons, and their noise grows with the root of their number: between roots the
+    same difference is as sure in the dark as in the light (Anscombe 1948). Squares of errors have a
+    long tail, and its few largest values would rule mean and deviation: what is returned is the
+    root of the smoothed squares.
     """
-    return torch.sqrt(smooth(residuals, SMOOTHING_PX))
+    squares = (_root(photos) - _root(rebuilt)).square().mean(dim=1)
+    return torch.sqrt(smooth(squares, SMOOTHING_PX))
+
+
+def _root(grey: Tensor) -> Tensor:
+    # Between 0 and the next grey value there is nothing but rounding.
+    return torch.sqrt(grey.clamp(min=1 / 255))
 
 
 def anomaly_map(deviations: Tensor, good: ResidualStats) -> Tensor:
@@ -121,5 +126,6 @@ def second_opinion(
     Photos, autoencoder and statistics are on one device.
     """
     inputs = to_autoencoder_input(photos)
-    residuals = residual(inputs, autoencoder(inputs))
-    return residuals.mean(dim=(1, 2)), anomaly_map(deviation(residuals), good)
+    rebuilt = autoencoder(inputs)
+    strangeness = anomaly_map(deviation(inputs, rebuilt), good)
+    return mean_squared_error(inputs, rebuilt), strangeness

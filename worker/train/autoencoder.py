@@ -6,7 +6,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from worker.inspect.autoencoder import Autoencoder, ResidualStats, residual
+from worker.inspect.autoencoder import (
+    Autoencoder,
+    ResidualStats,
+    deviation,
+    mean_squared_error,
+)
 from worker.inspect.backbone import freeze
 from worker.inspect.bundle import rounded
 from worker.inspect.inputs import to_autoencoder_input
@@ -56,13 +61,16 @@ def train_autoencoder(
 
 
 @torch.inference_mode()
-def residuals_of(autoencoder: Autoencoder, photos: NDArray[np.uint8]) -> Tensor:
-    """Squared error averaged over channels: (N, 256, 256, 3) to (N, 256, 256)."""
-    parts: list[Tensor] = []
+def read_errors(autoencoder: Autoencoder, photos: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    """MSE and deviations of photos (N, 256, 256, 3): (N,) and (N, 256, 256)."""
+    mses: list[Tensor] = []
+    deviations: list[Tensor] = []
     for first in range(0, len(photos), _BATCH):
         inputs = to_autoencoder_input(photos[first : first + _BATCH])
-        parts.append(residual(inputs, autoencoder(inputs)))
-    return torch.cat(parts)
+        rebuilt = autoencoder(inputs)
+        mses.append(mean_squared_error(inputs, rebuilt))
+        deviations.append(deviation(inputs, rebuilt))
+    return torch.cat(mses), torch.cat(deviations)
 
 
 def residual_stats(deviations: Tensor) -> ResidualStats:

@@ -15,10 +15,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
 from shared.errors import InvalidInput
-from worker.inspect.autoencoder import anomaly_map, anomaly_score, deviation
+from worker.inspect.autoencoder import anomaly_map, anomaly_score
 from worker.inspect.gradcam import evidence
 from worker.inspect.head import DEFECTIVE
-from worker.train.autoencoder import residual_stats, residuals_of, staged_autoencoder
+from worker.train.autoencoder import read_errors, residual_stats, staged_autoencoder
 from worker.train.dataset import LabelledPhoto
 from worker.train.domain import fit_domain
 from worker.train.features import CachedFeatures, Shown, hold_against
@@ -34,7 +34,7 @@ class AutoencoderReadings:
     """What the autoencoders of the folds say of each photo."""
 
     mses: NDArray[np.float64]  # (N,)
-    deviations: Tensor  # (N, 256, 256): root of the smoothed residual
+    deviations: Tensor  # (N, 256, 256), see `autoencoder.deviation`
     strangeness: Tensor  # (N, 256, 256): standard deviations, by the good photos of other folds
 
     @property
@@ -136,7 +136,7 @@ def read_autoencoder(
     """Fit an autoencoder to the good photos of all folds but one, read the rest, fold by fold."""
     pixels = np.stack([photo.photo.pixels for photo in photos])
     is_good = ~torch.tensor([photo.is_defective for photo in photos])
-    residuals = torch.zeros(pixels.shape[:3])
+    mses, deviations = torch.zeros(len(pixels)), torch.zeros(pixels.shape[:3])
     for number, (fitted, read) in enumerate(split_folds(fold_of), start=1):
         autoencoder = staged_autoencoder(
             f"autoencoder-fold-{number}",
@@ -145,10 +145,9 @@ def read_autoencoder(
             stages=stages,
             progress=progress,
         )
-        residuals[read] = residuals_of(autoencoder, pixels[read.numpy()])
-    deviations = deviation(residuals)
+        mses[read], deviations[read] = read_errors(autoencoder, pixels[read.numpy()])
     strangeness = torch.zeros_like(deviations)
     for fitted, read in split_folds(fold_of):
         good = residual_stats(deviations[fitted[is_good[fitted]]])
         strangeness[read] = anomaly_map(deviations[read], good)
-    return AutoencoderReadings(residuals.mean(dim=(1, 2)).double().numpy(), deviations, strangeness)
+    return AutoencoderReadings(mses.double().numpy(), deviations, strangeness)

@@ -23,7 +23,6 @@ from worker.inspect.autoencoder import (
     ResidualStats,
     anomaly_map,
     anomaly_score,
-    deviation,
 )
 from worker.inspect.backbone import pool
 from worker.inspect.bundle import (
@@ -45,10 +44,10 @@ from worker.inspect.head import DEFECTIVE
 from worker.inspect.preprocess import Photo, prepare
 from worker.inspect.reference import REFERENCE, Reference, read_reference, write_reference
 from worker.train import calibration
-from worker.train.autoencoder import residual_stats, residuals_of
+from worker.train.autoencoder import read_errors, residual_stats
 from worker.train.dataset import SUFFIXES
 from worker.train.decision import ANOMALY_DEVIATIONS
-from worker.train.duplicates import near_duplicates_within
+from worker.train.duplicates import parts_of
 from worker.train.features import COPIES, as_copy
 from worker.train.good_features import fit_good_features
 from worker.train.progress import Progress, silent
@@ -83,7 +82,8 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
     manifest = model.manifest
     copies = COPIES if manifest.augmentation.turned else 1
     maps = _features(engine, pixels, copies=copies, seed=manifest.seed, progress=progress)
-    seen = _Seen(maps, deviation(residuals_of(model.parts.autoencoder, pixels)))
+    _, deviations = read_errors(model.parts.autoencoder, pixels)
+    seen = _Seen(maps, deviations)
 
     readings = _read_out_of_fold(model.parts, seen, fold_of)
     thresholds = _thresholds(manifest, readings)
@@ -91,9 +91,7 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
     with tempfile.TemporaryDirectory() as scratch:
         file, reference = Path(scratch) / MODEL, Path(scratch) / REFERENCE
         parts = _adapt(model.parts, seen)
-        deviations = parts.good_features.deviations(seen.as_they_are)
-        found_evidence = evidence(deviations, parts.head.pool(deviations), parts.head).mean(dim=0)
-        parts = replace(parts, good_evidence=GoodEvidence(found_evidence))
+        parts = replace(parts, good_evidence=_evidence(parts, seen))
         write_parts(parts, file)
         write_reference(_reference(model, engine, parts, pixels, seen.as_they_are), reference)
         adapted = Manifest.model_validate(
@@ -144,6 +142,12 @@ def _features(
     return torch.stack(found, dim=1)
 
 
+def _evidence(parts: Parts, seen: "_Seen") -> GoodEvidence:
+    """What speaks for a defect at each cell of good parts."""
+    deviations = parts.good_features.deviations(seen.as_they_are)
+    return GoodEvidence(evidence(deviations, parts.head.pool(deviations), parts.head).mean(dim=0))
+
+
 def _reference(
     model: ProductModel, engine: Engine, parts: Parts, pixels: NDArray[np.uint8], maps: Tensor
 ) -> Reference:
@@ -170,14 +174,14 @@ class _Seen:
     maps: Tensor
     """(N, K, 1024, 8, 8), after norm5: the photos as they are, and the copies of them that the head
     was fitted to."""
-    residuals: Tensor  # (N, 256, 256), as `deviation` gives them
+    deviations: Tensor  # (N, 256, 256), of the autoencoder
 
     @property
     def as_they_are(self) -> Tensor:
         return self.maps[:, 0]
 
     def of(self, rows: Tensor) -> "_Seen":
-        return _Seen(self.maps[rows], self.residuals[rows])
+        return _Seen(self.maps[rows], self.deviations[rows])
 
 
 @dataclass(frozen=True)
@@ -197,10 +201,7 @@ def _draw_folds(pixels: NDArray[np.uint8]) -> Tensor:
 
     Raises UnusableData if there are fewer parts than folds.
     """
-    part_of = list(range(len(pixels)))
-    for i, j in near_duplicates_within(list(pixels)):
-        joined, into = max(part_of[i], part_of[j]), min(part_of[i], part_of[j])
-        part_of = [into if part == joined else part for part in part_of]
+    part_of = parts_of(list(pixels))
     parts = sorted(set(part_of))
     if len(parts) < MIN_PHOTOS:
         raise UnusableData(
@@ -218,7 +219,7 @@ def _read_out_of_fold(parts: Parts, seen: _Seen, fold_of: Tensor) -> _Readings:
         pooled = adapted.head.pool(adapted.good_features.deviations(read.as_they_are))
         logits = adapted.head.logits(pooled)
         margins[is_read] = logits[:, DEFECTIVE] - logits[:, 1 - DEFECTIVE]
-        strangeness = anomaly_map(read.residuals, adapted.good_residuals)
+        strangeness = anomaly_map(read.deviations, adapted.good_residuals)
         anomalies[is_read] = anomaly_score(strangeness)
         distances[is_read] = adapted.domain.distance(pool(read.as_they_are))
     return _Readings(margins, anomalies, distances)
@@ -289,7 +290,7 @@ def _adapt(parts: Parts, seen: _Seen) -> Parts:
     The new photos' means, and a spread between theirs and that of the training.
     """
     count = len(seen.maps)
-    features, residuals = fit_good_features(seen.maps), residual_stats(seen.residuals)
+    features, residuals = fit_good_features(seen.maps), residual_stats(seen.deviations)
     return replace(
         parts,
         good_features=GoodFeatures(

@@ -62,7 +62,7 @@ def test_the_examples_are_those_of_the_bundled_model(drawn):
     # The page names them in words.
     counts = manifest["data"]["counts"]
     assert (counts.pop("good"), sum(counts.values())) == (240, 84)
-    assert manifest["metrics"]["escapes"] == 15
+    assert manifest["metrics"]["escapes"] == 12
 
 
 def test_what_the_page_says_of_each_example_follows_from_its_scores(drawn):
@@ -74,7 +74,7 @@ def test_what_the_page_says_of_each_example_follows_from_its_scores(drawn):
         assert (outcome.is_defective, outcome.is_anomalous) == {
             "good": (False, False),
             "held": (False, False),
-            "broken_small": (True, True),
+            "broken_small": (False, True),
             "contamination": (True, True),
         }[name]
 
@@ -96,3 +96,11 @@ def test_an_inspection_that_is_none_is_told_on_a_page_with_the_way_on(admin, app
 
     app.cookies.clear()
     assert app.get("/inspections/nonsense").headers["location"].startswith("/login")
+
+
+def test_the_bars_of_the_example_say_on_which_side_it_lies(admin, drawn):
+    text = admin.get(PAGE).text
+    chip, limits = drawn["examples"]["broken_small"], drawn["thresholds"]
+    above = [chip[name] >= limits[name] for name in ("defect_probability", "anomaly_score")]
+    assert text.count("at or above the threshold of") == sum(above)
+    assert text.count("below the threshold of") == 2 - sum(above)

@@ -8,17 +8,27 @@ from worker.inspect.autoencoder import (
     anomaly_map,
     anomaly_score,
     deviation,
-    residual,
+    mean_squared_error,
     smooth,
 )
 
 
-def test_the_residual_is_the_squared_error_averaged_over_channels():
+def test_the_mse_is_the_squared_error_averaged_over_channels_and_pixels():
     photo = torch.zeros(1, 3, 2, 2)
     rebuilt = torch.zeros(1, 3, 2, 2)
     rebuilt[0, :, 0, 1] = torch.tensor([0.1, 0.2, 0.4])
-    # (0.01 + 0.04 + 0.16) / 3
-    torch.testing.assert_close(residual(photo, rebuilt), torch.tensor([[[0.0, 0.07], [0.0, 0.0]]]))
+    # (0.01 + 0.04 + 0.16) / 3 / 4
+    torch.testing.assert_close(mean_squared_error(photo, rebuilt), torch.tensor([0.0175]))
+
+
+def test_what_deviates_is_the_root_of_grey_values_so_that_the_dark_counts_as_much():
+    photo = torch.full((1, 3, 16, 16), 0.81)
+    in_light = deviation(photo, torch.full((1, 3, 16, 16), 0.64))
+    torch.testing.assert_close(in_light, torch.full((1, 16, 16), 0.1))
+    in_shade = deviation(photo / 81, torch.full((1, 3, 16, 16), 0.04))
+    torch.testing.assert_close(in_shade, in_light)
+    nearly_black = deviation(photo * 0, torch.full((1, 3, 16, 16), 0.003))
+    assert nearly_black.max() == 0
 
 
 def test_smoothing_spreads_a_speck_over_eleven_by_eleven_pixels():
@@ -35,14 +45,14 @@ def test_the_border_is_not_darkened_by_pixels_that_are_not_there():
 
 def test_each_pixel_is_measured_against_its_own_mean_and_deviation():
     good = ResidualStats(mean=torch.full((16, 16), 2.0), std=torch.full((16, 16), 0.5))
-    maps = anomaly_map(deviation(torch.full((1, 16, 16), 9.0)), good)
-    torch.testing.assert_close(maps, torch.full((1, 16, 16), 2.0))  # (√9 - 2) / 0.5
+    maps = anomaly_map(torch.full((1, 16, 16), 3.0), good)
+    torch.testing.assert_close(maps, torch.full((1, 16, 16), 2.0))  # (3 - 2) / 0.5
 
 
 def test_an_error_that_is_missing_is_as_strange_as_one_too_many():
     good = ResidualStats(mean=torch.full((16, 16), 2.0), std=torch.full((16, 16), 0.5))
-    maps = anomaly_map(deviation(torch.full((1, 16, 16), 1.0)), good)
-    torch.testing.assert_close(maps, torch.full((1, 16, 16), 2.0))  # (2 - √1) / 0.5
+    maps = anomaly_map(torch.full((1, 16, 16), 1.0), good)
+    torch.testing.assert_close(maps, torch.full((1, 16, 16), 2.0))  # (2 - 1) / 0.5
 
 
 def test_a_strange_pixel_counts_in_its_surroundings():

@@ -3,8 +3,8 @@ import torch
 
 from worker.train import autoencoder
 from worker.train.autoencoder import (
+    read_errors,
     residual_stats,
-    residuals_of,
     staged_autoencoder,
     train_autoencoder,
 )
@@ -28,7 +28,9 @@ def test_training_learns_to_rebuild_and_its_weights_are_what_half_precision_hold
     assert torch.equal(torch.random.get_rng_state(), before)
     monkeypatch.setattr(autoencoder, "STEPS", 2)
     barely = train_autoencoder(good, seed=0)
-    assert residuals_of(trained, good).mean() < 0.5 * residuals_of(barely, good).mean()
+    (mses, deviations), (worse, _) = read_errors(trained, good), read_errors(barely, good)
+    assert mses.mean() < 0.5 * worse.mean()
+    assert deviations.shape == (4, 256, 256)
     assert all(torch.equal(w, w.half().float()) for w in trained.parameters())
     assert not trained.training
 
@@ -51,4 +53,5 @@ def test_a_finished_autoencoder_is_read_and_not_trained_again(monkeypatch, tmp_p
     first = staged_autoencoder("ae", good, seed=0, stages=Stages(tmp_path / "s", {}))
     monkeypatch.setattr(autoencoder, "train_autoencoder", None)
     again = staged_autoencoder("ae", good, seed=0, stages=Stages(tmp_path / "s", {}))
-    assert torch.equal(residuals_of(first, good), residuals_of(again, good))
+    for one, other in zip(read_errors(first, good), read_errors(again, good), strict=True):
+        assert torch.equal(one, other)

@@ -65,7 +65,7 @@ class Watch:
         self.qualities: list[object] = []
         self.rows: dict[str, int] = {}
         engine_features = OpenVinoEngine.features
-        fit, read = crossvalidation.staged_autoencoder, crossvalidation.residuals_of
+        fit, read = crossvalidation.staged_autoencoder, crossvalidation.read_errors
         domain, limits = training.fit_domain, calibration.quality_limits
         temperature = calibration.fit_temperature
 
@@ -102,7 +102,7 @@ class Watch:
         monkeypatch.setattr(OpenVinoEngine, "features", watched_features)
         for module in (crossvalidation, training):
             monkeypatch.setattr(module, "staged_autoencoder", watched_fit)
-        monkeypatch.setattr(crossvalidation, "residuals_of", watched_read)
+        monkeypatch.setattr(crossvalidation, "read_errors", watched_read)
         monkeypatch.setattr(training, "fit_domain", watched_domain)
         # Synthetic defects show nothing but the photo that they are drawn on.
         monkeypatch.setattr(
