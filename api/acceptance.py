@@ -22,6 +22,7 @@ from shared.errors import (
     DatabaseUnavailable,
     DefectScopeError,
     NotFound,
+    StorageUnavailable,
     TooLarge,
     Unavailable,
     UploadUsed,
@@ -77,7 +78,9 @@ def accept_submission(
     _check_product(caller.organisation_id, fields.product)
     sha256 = hashlib.sha256(submission.data).hexdigest()
     payload = (
-        idempotency.payload_digest(upload_id or sha256, fields.model_dump(mode="json"))
+        idempotency.payload_digest(
+            upload_id or sha256, {**fields.model_dump(mode="json"), "batch_id": batch_id}
+        )
         if idempotency_key is not None
         else ""
     )
@@ -158,8 +161,12 @@ def accept_batch(
     """
     _check_product(caller.organisation_id, submission.fields.product)
     batch_id = _begin_batch(caller, submission.batch_id, idempotency_key)
+    away: list[StorageUnavailable] = []
 
     def accept_one(place: int) -> Accepted | DefectScopeError:
+        if away:
+            # A store that hangs would hold up each of the others as long.
+            return away[0]
         try:
             return accept_submission(
                 caller,
@@ -169,14 +176,17 @@ def accept_batch(
                 idempotency_key=None if idempotency_key is None else f"{idempotency_key}#{place}",
                 batch_id=batch_id,
             )
+        except StorageUnavailable as error:
+            away.append(error)
+            return error
         except DefectScopeError as error:
             return error
 
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
         outcomes = list(pool.map(accept_one, range(len(submission.photos))))
-    away = [outcome for outcome in outcomes if isinstance(outcome, Unavailable)]
-    if away and len(away) == len(outcomes):
-        raise away[0]
+    unavailable = [outcome for outcome in outcomes if isinstance(outcome, Unavailable)]
+    if len(unavailable) == len(outcomes):
+        raise unavailable[0]
     names = [name for name, _ in submission.photos]
     return AcceptedBatch(batch_id, list(zip(names, outcomes, strict=True)))
 

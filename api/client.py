@@ -11,6 +11,7 @@ Idempotency-Key, so it never becomes two inspections.
 
 import json
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -97,6 +98,10 @@ class DefectScope:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        # A file ends with a newline. What no header may hold would stand in an error, key and all.
+        api_key = api_key.strip()
+        if not re.fullmatch(r"[!-~]*", api_key):
+            raise ValueError("The API key has characters that are in no key.")
         self._http = httpx.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {api_key}"},
@@ -421,6 +426,13 @@ class DefectScope:
             if answer.status_code >= 400:
                 code, detail, field = _detail(answer)
                 raise DefectScopeApiError(answer.status_code, code, detail, field)
+            if answer.is_redirect:
+                target = answer.headers.get("Location", "nowhere")
+                raise DefectScopeApiError(
+                    answer.status_code,
+                    "redirected",
+                    f"{answer.url} sends us to {target}: use that.",
+                )
             return answer
         raise DefectScopeUnreachable(
             f"{method} {path} failed {self._attempts} times; last: {trouble}"

@@ -73,7 +73,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         gateway.stream.forget(key_ids)
 
     readers = {FINISHED: finished, REVOKED: revoked}
-    news = News(settings.redis_url, readers)
+    news = News(settings.redis_url, readers, after_gap=gateway.stream.catch_up)
     tasks = (gateway.waiting, gateway.stream, gateway.door, gateway.rates, news)
     app.state.gateway = gateway
     gateway.bell.start()

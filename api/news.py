@@ -19,9 +19,17 @@ _PAUSE_SECONDS = 0.5
 class News:
     """Passes the words of every message on a channel to its reader, in the event loop."""
 
-    def __init__(self, redis_url: str, readers: Mapping[str, Callable[[list[str]], None]]) -> None:
+    def __init__(
+        self,
+        redis_url: str,
+        readers: Mapping[str, Callable[[list[str]], None]],
+        after_gap: Callable[[], None],
+    ) -> None:
+        """`after_gap`: called when messages are heard again, after some may have been lost."""
         self._redis_url = redis_url
         self._readers = readers
+        self._after_gap = after_gap
+        self._is_deaf = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -39,6 +47,7 @@ class News:
             except Exception:
                 # This task must outlive any surprise.
                 log.exception("listening_failed")
+            self._is_deaf = True
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _listen(self) -> None:
@@ -53,5 +62,8 @@ class News:
         ):
             await channel.subscribe(*self._readers)
             async for message in channel.listen():
+                if message["type"] == "subscribe" and self._is_deaf:
+                    self._is_deaf = False
+                    self._after_gap()
                 if message["type"] == "message":
                     self._readers[message["channel"]](message["data"].split())

@@ -99,6 +99,9 @@ class PacedProtocol(HttpToolsProtocol):
         if self.expect_100_continue:
             # The client waits for the app to ask for the body.
             self._has_begun.set()
+        if self._timer is None:
+            # It came in one piece with the end of the request before it.
+            self._open_window()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -27,6 +27,8 @@ log = structlog.stdlib.get_logger()
 _MEET_SECONDS = 0.1
 _KEPT_SECONDS = 600
 _MOST_KEYS = 100_000
+_MOST_OWED = 100
+"""Beyond one burst: the photos of a batch."""
 
 _MEET = """
 local now = redis.call('TIME')
@@ -35,9 +37,9 @@ local rate, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
 local kept = redis.call('HMGET', KEYS[1], 'level', 'at')
 local level = burst
 if kept[1] then level = math.min(burst, kept[1] + (now - kept[2]) * rate) end
-level = math.max(-burst, level - ARGV[3])
+level = math.max(-burst - ARGV[4], level - ARGV[3])
 redis.call('HSET', KEYS[1], 'level', tostring(level), 'at', string.format('%.6f', now))
-redis.call('EXPIRE', KEYS[1], math.ceil(2 * burst / rate) + 1)
+redis.call('EXPIRE', KEYS[1], math.ceil((2 * burst + ARGV[4]) / rate) + 1)
 return tostring(level)
 """
 """Take what a process has spent from the shared bucket; the level that is left."""
@@ -57,11 +59,12 @@ class Bucket:
     def take(self, count: int, now: float) -> None:
         """Spend `count` requests. Raises TooMany, and spends nothing, where they are not there.
 
-        More than the whole burst at once is let through by a full bucket, and paid off later.
+        More than the whole burst at once, as a batch is, is let through by a full bucket, of which
+        the request that brings it has spent one already; it is paid off later.
         """
         self.level = min(self.burst, self.level + (now - self.at) * self.rate)
         self.at = now
-        wanted = min(count, self.burst)
+        wanted = min(count, self.burst if count == 1 else self.burst - 1)
         if self.level < wanted:
             seconds = math.ceil((wanted - self.level) / self.rate)
             raise TooMany(
@@ -120,7 +123,10 @@ class Rates:
         told = []
         for key, bucket in used:
             told.append(bucket.spent)
-            pipeline.eval(_MEET, 1, f"defectscope:rate:{key}", bucket.rate, bucket.burst, told[-1])
+            pipeline.eval(
+                *(_MEET, 1, f"defectscope:rate:{key}"),
+                *(bucket.rate, bucket.burst, told[-1], _MOST_OWED),
+            )
         levels = cast(list[bytes], await pipeline.execute())
         for (_, bucket), spent, level in zip(used, told, levels, strict=True):
             # What was spent while Redis answered is told next time.

@@ -76,6 +76,10 @@ class Stream:
             self._changed |= dict.fromkeys(ids)
             self._has_news.set()
 
+    def catch_up(self) -> None:
+        """Some changes may not have been noted: everybody looks at the whole list again."""
+        self._tell_all(_RELOAD)
+
     def forget(self, key_ids: list[str]) -> None:
         """These keys were revoked: look whether their listeners may go on."""
         for listener in self._listeners:

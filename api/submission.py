@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -177,12 +177,17 @@ async def read_submission(request: Request, room: Room, *, max_bytes: int) -> Su
 
 
 async def read_body(request: Request, room: Room, *, max_bytes: int) -> bytes:
-    """All of it, counted as it arrives. Raises TooLarge."""
-    return b"".join([piece async for piece in _counted(request, room, max_bytes, max_bytes)])
+    """A photo, counted as it arrives. Raises TooLarge."""
+    return await _joined(_counted(request, room, max_bytes, _too_large(max_bytes)))
+
+
+async def _joined(pieces: AsyncIterable[bytes]) -> bytes:
+    return b"".join([piece async for piece in pieces])
 
 
 async def _read_json(request: Request, room: Room) -> Submission:
-    body = await read_body(request, room, max_bytes=_MAX_JSON)
+    refusal = TooLarge(f"The JSON may have at most {_MAX_JSON} bytes.")
+    body = await _joined(_counted(request, room, _MAX_JSON, refusal))
     try:
         given = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -194,13 +199,15 @@ async def _read_json(request: Request, room: Room) -> Submission:
         )
     if isinstance(given.get("metadata"), dict):
         # As in a form, so that it is checked in the same way.
-        given["metadata"] = json.dumps(given["metadata"])
+        given["metadata"] = json.dumps(given["metadata"], ensure_ascii=False)
     return Submission(_fields(given), upload_id=upload_id)
 
 
 async def _read_form(request: Request, room: Room, max_bytes: int) -> Submission:
     limit = max_bytes + _FORM_OVERHEAD
-    async with _form(request, room, limit=limit, told=max_bytes, max_files=1) as form:
+    async with _form(
+        request, room, limit=limit, refusal=_too_large(max_bytes), max_files=1
+    ) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise _file_missing()
@@ -231,22 +238,22 @@ async def read_batch(request: Request, room: Room) -> BatchSubmission:
             code="unsupported_content_type",
         )
     async with _form(
-        request, room, limit=MAX_BATCH_BYTES, told=MAX_BATCH_BYTES, max_files=MAX_BATCH_FILES
+        request, room, limit=MAX_BATCH_BYTES, refusal=_batch_too_large(), max_files=MAX_BATCH_FILES
     ) as form:
         files = [file for file in form.getlist("file") if isinstance(file, UploadFile)]
         if not files:
             raise _file_missing()
-        photos = [(_name(file), await file.read()) for file in files]
-        texts = {"priority": BATCH_PRIORITY, **_texts(form)}
-        batch_id = texts.pop("batch_id", None) or None
+        photos = [(_clean(file.filename), await file.read()) for file in files]
+        texts = {"priority": BATCH_PRIORITY, **_filled(_texts(form))}
+        batch_id = texts.pop("batch_id", None)
         return BatchSubmission(_fields(texts), batch_id, photos)
 
 
-def _name(file: UploadFile) -> str:
-    """Its name as it came, but such that it can be told in the answer: a form may claim a charset
+def _clean(name: str | None) -> str:
+    """A name as it came, but such that it can be told in the answer: a form may claim a charset
     that makes lone surrogates.
     """
-    return (file.filename or "").encode(errors="replace").decode()
+    return (name or "").encode(errors="replace").decode()
 
 
 def _file_missing() -> InvalidInput:
@@ -259,7 +266,7 @@ def _file_missing() -> InvalidInput:
 
 @asynccontextmanager
 async def _form(
-    request: Request, room: Room, *, limit: int, told: int, max_files: int
+    request: Request, room: Room, *, limit: int, refusal: TooLarge, max_files: int
 ) -> AsyncGenerator[FormData, None]:
     class InMemory(MultiPartParser):
         # The whole body is bounded, so nothing needs to touch the disk.
@@ -267,7 +274,7 @@ async def _form(
 
     parser = InMemory(
         request.headers,
-        _counted(request, room, limit, told),
+        _counted(request, room, limit, refusal),
         max_files=max_files,
         max_fields=len(Fields.model_fields) + 1,
         max_part_size=_MAX_METADATA + 1024,
@@ -289,16 +296,19 @@ def _texts(form: FormData) -> dict[str, Any]:
     for name, value in form.multi_items():
         if isinstance(value, str):
             if name in texts:
-                raise InvalidInput(f"The field {name!r} came twice.", field=name)
+                raise InvalidInput(f"The field {name!r} came twice.", field=_clean(name))
             texts[name] = value
     return texts
 
 
-def _fields(texts: dict[str, Any]) -> Fields:
+def _filled(texts: dict[str, Any]) -> dict[str, Any]:
     # An empty form field means that nothing was filled in.
-    given = {name: value for name, value in texts.items() if value != ""}
+    return {name: value for name, value in texts.items() if value != ""}
+
+
+def _fields(texts: dict[str, Any]) -> Fields:
     try:
-        return Fields.model_validate(given)
+        return Fields.model_validate(_filled(texts))
     except ValidationError as error:
         entries = field_errors(error.errors())
         raise InvalidInput(
@@ -308,17 +318,16 @@ def _fields(texts: dict[str, Any]) -> Fields:
 
 
 async def _counted(
-    request: Request, room: Room, limit: int, told: int
+    request: Request, room: Room, limit: int, refusal: TooLarge
 ) -> AsyncGenerator[bytes, None]:
-    """The body's pieces; raises TooLarge once there are more than `limit` bytes in all.
+    """The body's pieces; raises `refusal` once there are more than `limit` bytes in all.
 
-    `told` is the limit that the message names. A little more than the limit is
-    read and thrown away, because a client that is cut off while it sends seldom
-    reads the answer.
+    A little more than the limit is read and thrown away, because a client that is cut off while
+    it sends seldom reads the answer.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit + _MAX_DRAIN:
-        raise _too_large(told)
+        raise refusal
     seen = 0
     async for piece in request.stream():
         seen += len(piece)
@@ -328,7 +337,14 @@ async def _counted(
             room.take(len(piece))
             yield piece
     if seen > limit:
-        raise _too_large(told)
+        raise refusal
+
+
+def _batch_too_large() -> TooLarge:
+    return TooLarge(
+        f"One request may have at most {MAX_BATCH_BYTES} bytes ({MAX_BATCH_BYTES // 2**20} MB); "
+        "send the rest in another with the same `batch_id`."
+    )
 
 
 def _too_large(limit: int) -> TooLarge:

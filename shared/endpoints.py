@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, exists, func, select
+from sqlalchemy import Select, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from shared import audit
@@ -19,7 +19,13 @@ from shared.errors import InvalidInput, NotFound
 from shared.ids import new_id
 from shared.tables import Organisation
 from shared.verdicts import Disposition
-from shared.webhook_tables import EndpointStatus, Event, WebhookEndpoint
+from shared.webhook_tables import (
+    DeliveryStatus,
+    EndpointStatus,
+    Event,
+    WebhookDelivery,
+    WebhookEndpoint,
+)
 
 OVERLAP = timedelta(hours=24)
 """After a rotation the old secret signs as well for so long."""
@@ -137,6 +143,16 @@ def resume(session: Session, row: WebhookEndpoint, *, actor: str) -> None:
     if row.status is not EndpointStatus.ACTIVE:
         row.status, row.status_reason = EndpointStatus.ACTIVE, None
         row.failures, row.failing_since, row.rests_until = 0, None, None
+        session.execute(
+            update(WebhookDelivery)
+            .where(
+                WebhookDelivery.endpoint_id == row.id,
+                WebhookDelivery.status == DeliveryStatus.PENDING,
+                WebhookDelivery.run_at > func.now(),
+            )
+            .values(run_at=func.now())
+            .execution_options(synchronize_session=False)
+        )
         _note(session, row, Action.WEBHOOK_RESUMED, actor)
 
 

@@ -148,7 +148,3 @@ class DatabaseUnavailable(Unavailable):
 
 class StorageUnavailable(Unavailable):
     code = "storage_unavailable"
-
-
-class QueueUnavailable(Unavailable):
-    code = "queue_unavailable"

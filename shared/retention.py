@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from shared import audit
 from shared.audit import Action
 from shared.products import lock_product
-from shared.tables import Inspection, InspectionEvent, Product, Review
+from shared.tables import Inspection, InspectionEvent, Product, Review, ReviewDecision
 
 MOST_DAYS = 36_500
 
@@ -59,9 +59,14 @@ def find_expired(session: Session, *, limit: int) -> list[Pictures]:
     for product_id, days in session.execute(kept_for_a_time).all():
         # Not clock_timestamp(): that changes within a query, so no index can be asked.
         past = func.now() - func.make_interval(0, 0, 0, days)
-        is_reviewed_still = exists().where(
-            Review.inspection_id == Inspection.id,
-            or_(Review.decided_at.is_(None), Review.decided_at >= past),
+        # By the decision in force: a part may be decided anew.
+        is_reviewed_still = exists(
+            select(Review.id)
+            .outerjoin(ReviewDecision, ReviewDecision.id == Review.decision_id)
+            .where(
+                Review.inspection_id == Inspection.id,
+                or_(ReviewDecision.id.is_(None), ReviewDecision.at >= past),
+            )
         )
         rows = session.execute(
             select(

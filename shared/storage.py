@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import boto3
 from botocore.config import Config
@@ -399,7 +399,7 @@ def make_storage(settings: Settings) -> Storage:
     """The store that `storage_url` names. Raises ValueError for any other scheme."""
     url = urlsplit(settings.storage_url)
     if url.scheme == "file" and url.path:
-        return LocalStorage(Path(url.path))
+        return LocalStorage(Path(unquote(url.path)))
     if url.scheme == "s3" and url.netloc:
         return S3Storage(settings, url.netloc)
     raise ValueError(f"storage_url must be s3://BUCKET or file:///FOLDER, not {url.geturl()!r}")

@@ -24,6 +24,7 @@ from shared.ids import is_id
 from shared.inspection_document import InspectionOut
 from shared.inspection_queries import Filters
 from shared.keys import Caller
+from shared.queue import tell_finished
 from shared.storage import storage
 from shared.tables import Inspection, Status, VerdictSource
 from shared.verdicts import Disposition, Verdict
@@ -311,6 +312,7 @@ def cancel(inspection_id: InspectionId, caller: Submitter, base_url: BaseUrl) ->
             inspection_id=inspection_id,
             actor=caller.key_id,
         )
+    tell_finished([inspection_id])
     return InspectionOut.of(_read(caller, inspection_id), base_url)
 
 

@@ -36,7 +36,15 @@ export function verify(headers, body, secret) {
 const [secret, port = "9000"] = process.argv.slice(2);
 const seen = new Set();
 
-const server = createServer(async (request, response) => {
+if (!secret?.startsWith("whsec_")) {
+  console.error("usage: node receiver.mjs whsec_… [port]");
+  process.exit(2);
+}
+
+// A sender that hangs up in the middle must not end the process.
+const server = createServer((request, response) => receive(request, response).catch(() => response.destroy()));
+
+async function receive(request, response) {
   const answer = (status) => response.writeHead(status).end();
   const pieces = [];
   let bytes = 0;
@@ -57,7 +65,8 @@ const server = createServer(async (request, response) => {
   console.log(JSON.stringify(JSON.parse(body), null, 2));
   seen.add(id);
   answer(204);
-});
+}
+
 server.listen(Number(port), "127.0.0.1", () =>
   console.log(`listening on port ${server.address().port}`),
 );

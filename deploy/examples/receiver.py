@@ -41,7 +41,14 @@ def verify(headers: Mapping[str, str], body: bytes, secret: str) -> str | None:
 def make_server(
     host: str, port: int, secret: str, tell: Callable[[str], None]
 ) -> http.server.ThreadingHTTPServer:
-    """Listens from now on; `serve_forever` answers. Port 0 takes any free one."""
+    """Listens from now on; `serve_forever` answers. Port 0 takes any free one.
+
+    Raises ValueError for what is no secret of an endpoint.
+    """
+    try:
+        base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except ValueError as error:
+        raise ValueError("This is no secret of an endpoint: whsec_ and base64.") from error
     seen: set[str] = set()
 
     class Handler(http.server.BaseHTTPRequestHandler):

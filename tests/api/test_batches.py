@@ -124,6 +124,33 @@ def test_the_same_batch_again_is_the_same_photos(api, png, jpeg, db):
     assert other["items"][0]["error"]["code"] == "idempotency_key_reused"
 
 
+def test_the_same_photos_for_another_batch_are_another_submission(api, png, jpeg):
+    """Told that they were accepted, the sender would wait for a batch that has none."""
+    first, second = send(api, png).json()["id"], send(api, png).json()["id"]
+    assert send(api, jpeg, key="lot-8", batch_id=first).json()["accepted"] == 1
+
+    again = send(api, jpeg, key="lot-8", batch_id=second).json()
+    assert again["items"][0]["error"]["code"] == "idempotency_key_reused"
+    assert send(api, jpeg, key="lot-8", batch_id=first).json()["accepted"] == 1
+
+
+def test_fields_that_nobody_filled_in_leave_a_batch_what_it_is(api, png):
+    body = send(api, png, priority="", batch_id="", lot="").json()
+    assert body["items"][0]["inspection"]["priority"] == 2
+
+
+def test_a_store_that_is_away_is_not_asked_for_each_photo(api, png, monkeypatch):
+    asked = []
+
+    def away(*_):
+        asked.append(1)
+        raise StorageUnavailable("The object storage cannot be reached.")
+
+    monkeypatch.setattr(type(storage()), "put", away)
+    assert send(api, *[png] * 60).status_code == 503
+    assert len(asked) <= 16
+
+
 def test_batches_of_others_do_not_exist(api, app, png, new_key):
     mine = send(api, png).json()
     theirs = {"Authorization": f"Bearer {new_key(organisation_id='org_other')}"}

@@ -48,6 +48,24 @@ def answering(*answers):
     return requests, httpx.MockTransport(handle)
 
 
+def test_a_key_from_a_file_ends_with_a_newline_and_what_is_none_is_not_told(capsys):
+    requests, transport = answering()
+    DefectScope("http://test", "ds_key_secret\r\n", transport=transport).get("insp_1")
+    assert requests[0].headers["Authorization"] == "Bearer ds_key_secret"
+
+    with pytest.raises(ValueError, match="characters") as raised:
+        DefectScope("http://test", "ds_key\n_secret")
+    assert "secret" not in str(raised.value)
+
+
+def test_a_redirect_is_no_success():
+    """Else a key that was not revoked would be called revoked."""
+    moved = httpx.Response(308, headers={"Location": "https://scope.plant/v1"})
+    _, transport = answering(moved)
+    with pytest.raises(DefectScopeApiError, match=r"https://scope\.plant/v1: use that"):
+        DefectScope("http://test", "key", transport=transport).revoke_key("key_1")
+
+
 def test_submit_poll_and_picture(scope, png, judge_all):
     submitted = scope.submit(png, product="bottle", serial="SN1", metadata={"shift": "late"})
     assert not submitted.is_finished

@@ -204,6 +204,22 @@ def test_a_request_behind_another_waits_for_its_own_body_only(connect):
     assert answer(connection) == (200, b"3")
 
 
+@pytest.mark.parametrize("body", [b"", b"x"])
+def test_who_dawdles_behind_another_request_in_the_same_piece_is_cut_off(connect, body):
+    connection = connect()
+    connection.sendall(
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + body
+    )
+
+    assert answer(connection) == (200, b"0")
+    connection.settimeout(5)
+    rest = b""
+    while piece := connection.recv(65536):
+        rest += piece
+    assert rest.startswith(b"HTTP/1.1 408 ")
+
+
 def test_long_headers_are_refused_also_when_they_come_at_once(connect, heard):
     connection = connect()
     long = b"".join(b"X-%d: %s\r\n" % (number, b"y" * 1000) for number in range(80))

@@ -67,6 +67,29 @@ def test_what_is_larger_than_the_burst_is_let_through_once_and_paid_off():
     assert refused.value.retry_after.total_seconds() == 9
 
 
+@pytest.mark.parametrize("photos", [2, 19, 20, 21, 100])
+def test_a_batch_of_any_size_is_taken_from_a_full_bucket(photos):
+    """The request counts before its photos are there to be counted."""
+    bucket = Bucket(rate=10, burst=20, level=20, at=0)
+    bucket.take(1, now=0)
+    bucket.take(photos - 1, now=0)
+    assert bucket.level == 20 - photos
+
+
+def test_what_a_batch_owes_is_paid_off_in_redis_too(services, clock):
+    rates = Rates(get_settings(), clock)
+
+    async def spend_and_meet():
+        async with redis.asyncio.Redis.from_url(get_settings().redis_url) as client:
+            rates.take(CALLER)
+            rates.take(CALLER, 99)
+            await rates.meet(client)
+
+    asyncio.run(spend_and_meet())
+
+    assert rates.of(CALLER).level == pytest.approx(-80, abs=2)
+
+
 def test_keys_do_not_share_a_bucket(services, clock):
     rates = Rates(get_settings(), clock)
     spend_all(rates)

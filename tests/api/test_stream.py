@@ -4,14 +4,17 @@ import asyncio
 from threading import Thread
 
 import pytest
+import redis.asyncio
 from sse_starlette.event import ServerSentEvent
 
 from api import stream as stream_module
 from api.auth import COOKIE
+from api.news import News
 from api.stream import Stream
 from shared import keys, sessions
 from shared.db import transaction
 from shared.errors import TooMany
+from shared.settings import get_settings
 from shared.tables import Scope
 
 BASE = "http://testserver"
@@ -122,6 +125,42 @@ def test_a_page_hears_no_more_after_its_session(app, monkeypatch, token, end):
     end(token)
     listening.join(timeout=10)
     assert not listening.is_alive()
+
+
+def test_after_a_gap_everybody_looks_at_the_whole_list():
+    async def hear():
+        stream = Stream()
+        event = listening(stream)
+        await asyncio.sleep(0)
+        stream.catch_up()
+        return await asyncio.wait_for(event, 10)
+
+    assert asyncio.run(hear()).event == "reload"
+
+
+def test_messages_are_missed_while_redis_is_away_and_not_at_the_start(services):
+    heard, gaps = [], []
+
+    async def run():
+        news = News(get_settings().redis_url, {"channel": heard.append}, lambda: gaps.append(1))
+        await news.start()
+        async with redis.asyncio.Redis.from_url(get_settings().redis_url) as client:
+            await until_heard(client, heard)
+            assert gaps == []
+            await client.client_kill_filter(_type="pubsub")
+            heard.clear()
+            await until_heard(client, heard)
+        await news.stop()
+
+    asyncio.run(run())
+    assert gaps == [1]
+
+
+async def until_heard(client, heard):
+    async with asyncio.timeout(10):
+        while not heard:
+            await client.publish("channel", "word")
+            await asyncio.sleep(0.05)
 
 
 def test_one_key_does_not_take_the_places_of_all(monkeypatch):

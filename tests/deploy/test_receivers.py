@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -35,6 +36,26 @@ def receiver(request):
     process.terminate()
     process.wait()
     process.stdout.close()
+
+
+def test_a_sender_that_hangs_up_in_the_middle_ends_nothing(receiver):
+    url, process = receiver
+    address = httpx.URL(url)
+    with socket.create_connection((address.host, address.port)) as connection:
+        connection.sendall(b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
+
+    assert httpx.post(url, content=BODY, headers=headers(SECRET)).status_code == 204
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_no_secret_is_refused_at_the_start(name):
+    command = ["whsec" if part == SECRET else part for part in COMMANDS[name]]
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert ended.returncode != 0
+    assert "listening" not in ended.stdout
 
 
 def headers(*secrets, at=None):

@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import select, update
@@ -75,20 +75,17 @@ def test_the_oldest_go_first_and_no_more_than_asked_for(organisation, judged):
     assert [found.inspection_id for found in expired(limit=2)] == [ids[1], ids[2]]
 
 
-def test_a_part_that_waits_for_a_person_keeps_its_pictures_and_as_long_again_after_the_decision(
-    organisation, judged
-):
-    held = judged(40, ReviewReason.NEAR_THRESHOLD)
-    keep_for(30, organisation)
-    assert expired() == []
-
+def decide(organisation, *, days_ago):
+    """Somebody takes the part, whether it is decided already or not, and calls it good."""
+    then = datetime.now(UTC) - timedelta(days=days_ago)
     with transaction() as session:
-        claimed = reviews.claim_next(
+        claimed = reviews.claim(
             session,
             organisation_id=organisation,
+            review_id=session.scalars(select(Review.id)).one(),
             reviewer="key_one",
-            filters=reviews.Filters(),
             lease=timedelta(minutes=1),
+            now=then,
         )
         reviews.decide(
             session,
@@ -97,12 +94,25 @@ def test_a_part_that_waits_for_a_person_keeps_its_pictures_and_as_long_again_aft
             lease_token=claimed.lease_token,
             reviewer="key_one",
             decided=reviews.Decided(Verdict.GOOD),
+            now=then,
         )
+
+
+def test_a_part_that_waits_for_a_person_keeps_its_pictures(organisation, judged):
+    judged(40, ReviewReason.NEAR_THRESHOLD)
+    keep_for(30, organisation)
     assert expired() == []
 
-    with transaction() as session:
-        session.execute(update(Review).values(decided_at=Review.decided_at - timedelta(days=31)))
+
+def test_it_keeps_them_as_long_again_after_each_decision(organisation, judged):
+    held = judged(40, ReviewReason.NEAR_THRESHOLD)
+    keep_for(30, organisation)
+
+    decide(organisation, days_ago=31)
     assert [found.inspection_id for found in expired()] == [held]
+
+    decide(organisation, days_ago=29)
+    assert expired() == []
 
 
 def test_what_waits_to_be_judged_keeps_its_photo(organisation, queued):

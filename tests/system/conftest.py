@@ -97,6 +97,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The accessibility checker, from npm."""
+    if shutil.which("npm") is None:
+        pytest.skip("needs npm: apt-get install npm")
     folder = tmp_path_factory.mktemp("axe")
     subprocess.run(
         ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), AXE],

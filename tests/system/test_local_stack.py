@@ -24,7 +24,13 @@ SAMPLES = sorted((Path(__file__).parents[2] / "shared" / "samples").iterdir())
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("stack")
+    # People call their folders as they like: all of it goes into addresses and configurations.
+    folder = tmp_path_factory.mktemp("R&D + 100% #1?")
+    # And somebody killed the first start while PostgreSQL was being set up.
+    (folder / "postgres.unfinished").touch()
+    (folder / "postgres").mkdir()
+    (folder / "postgres" / "PG_VERSION").write_text("16\n")
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def make_reference(
     _, anomalies = second_opinion(torch.as_tensor(pixels), parts.autoencoder, parts.good_residuals)
     return Reference(
         pixels,
-        defect_probability(parts.head.logits(pooled), temperature).numpy(),
+        defect_probability(parts.head.logits(pooled), temperature).float().numpy(),
         anomaly_score(anomalies).numpy(),
         parts.domain.distance(pool(maps)).numpy(),
     )

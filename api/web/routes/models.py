@@ -17,7 +17,7 @@ from api.threshold_schemas import AuditIn
 from api.web import curves, drawing, forms, metric_words, sliders
 from api.web.curves import Curves
 from api.web.rendering import page
-from api.web.visiting import AdminVisitor, PageRoute, ReaderVisitor
+from api.web.visiting import AdminVisitor, LookerVisitor, PageRoute
 from shared import keys, products, reviews, shadows, thresholds, version_cards, what_if
 from shared.db import transaction
 from shared.errors import Conflict, InvalidInput, PreconditionFailed
@@ -47,7 +47,7 @@ _Refused = (Conflict, InvalidInput, PreconditionFailed)
 
 
 @router.get("/models")
-def list_models(request: Request, visitor: ReaderVisitor) -> Response:
+def list_models(request: Request, visitor: LookerVisitor) -> Response:
     organisation_id = visitor.caller.organisation_id
     with transaction() as session:
         rows = [
@@ -66,7 +66,7 @@ def list_models(request: Request, visitor: ReaderVisitor) -> Response:
 @router.get("/models/{name}")
 def show(
     request: Request,
-    visitor: ReaderVisitor,
+    visitor: LookerVisitor,
     name: Name,
     version: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
     did: str = "",
@@ -75,7 +75,7 @@ def show(
 
 
 @router.get("/models/{name}/what-if")
-def ask(request: Request, visitor: ReaderVisitor, name: Name) -> Response:
+def ask(request: Request, visitor: LookerVisitor, name: Name) -> Response:
     """Part of the page: what the thresholds of the sliders would do."""
     given = _given(request.query_params)
     with transaction() as session:

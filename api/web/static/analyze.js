@@ -36,10 +36,13 @@ document.addEventListener("DOMContentLoaded", () => {
       }
       if (mine !== turn) return;
       const answer = await fetch(`/inspections/${inspection.id}?part=result`, { credentials: "same-origin" });
-      // Our own page part, escaped by the server.
-      result.innerHTML = await answer.text();
-      installViewers(result);
-      showTimes(result);
+      // A key that may only submit sees no more of it, and a session may have ended.
+      if (answer.ok && !answer.redirected) {
+        // Our own page part, escaped by the server.
+        result.innerHTML = await answer.text();
+        installViewers(result);
+        showTimes(result);
+      }
       const seconds = ((performance.now() - started) / 1000).toFixed(2);
       const outcome = inspection.needs_review ? "on hold" : inspection.verdict || inspection.status;
       say(`${file.name || "Photo"}: ${outcome} after ${seconds} s.`);

@@ -104,6 +104,33 @@ def test_a_link_leads_from_our_login_to_nobody_else(app, key, address):
     assert "a=b" not in answer.headers["set-cookie"]
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://testserver", 303),
+        ("https://testserver", 303),  # a proxy speaks TLS
+        ("http://evil.example", 403),
+        ("http://testserver.evil.example", 403),
+        ("http://testserver:81", 403),
+        ("null", 403),
+        ("http://[", 403),
+    ],
+)
+def test_over_plain_http_the_origin_says_who_sent_the_form(app, key, origin, status):
+    """Browsers leave out Sec-Fetch-Site there."""
+    answer = app.post("/login", data={"key": key}, headers={"Origin": origin})
+
+    assert answer.status_code == status
+    # With no-referrer the origin of our own form would be null.
+    assert app.get("/login").headers["Referrer-Policy"] == "same-origin"
+
+
+@pytest.mark.usefixtures("_https_outside")
+def test_a_proxy_may_call_us_otherwise_than_browsers_do(app, key):
+    origin = {"Origin": "https://inspection.plant"}
+    assert app.post("/login", data={"key": key}, headers=origin).status_code == 303
+
+
 def test_another_site_logs_nobody_in(app, key):
     answer = app.post("/login", data={"key": key}, headers={"Sec-Fetch-Site": "cross-site"})
 
