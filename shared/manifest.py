@@ -116,7 +116,7 @@ class Manifest(_Frozen):
     product: ProductName
     created_at: datetime
     preprocess: Text
-    """Version of the preprocess function that training used; serving must have the same."""
+    """Version of what training made of photos, see preprocess.py; serving must have the same."""
     seed: int
     backbone: Artifact
     model: Artifact

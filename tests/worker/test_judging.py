@@ -457,6 +457,13 @@ def test_an_original_that_the_store_refuses_comes_back_later_and_later(
     assert row(db, refused).run_at > datetime.now(UTC) + timedelta(seconds=15)
 
 
+def drain_again(db, judging, *, times):
+    for _ in range(times):
+        judging.drain()
+        db.execute(update(Inspection).values(run_at=func.now()))
+        db.commit()
+
+
 @pytest.mark.parametrize("gives_others", [True, False])
 def test_an_original_that_a_sound_store_refuses_for_ever_is_held_for_a_person(
     db, judging, submit, monkeypatch, gives_others
@@ -473,10 +480,7 @@ def test_an_original_that_a_sound_store_refuses_for_ever_is_held_for_a_person(
 
     monkeypatch.setattr(storage(), "get", refuse)
     monkeypatch.setattr(judging_of_worker, "_REFUSALS", 2)
-    for _ in range(3):
-        judging.drain()
-        db.execute(update(Inspection).values(run_at=func.now()))
-        db.commit()
+    drain_again(db, judging, times=3)
 
     if gives_others:
         assert row(db, other).status is Status.SUCCEEDED
@@ -499,10 +503,7 @@ def test_a_full_disk_is_no_fault_of_the_photo_however_long_it_lasts(
 
     monkeypatch.setattr(storage(), "put", refuse)
     monkeypatch.setattr(judging_of_worker, "_REFUSALS", 2)
-    for _ in range(4):
-        judging.drain()
-        db.execute(update(Inspection).values(run_at=func.now()))
-        db.commit()
+    drain_again(db, judging, times=4)
 
     assert (row(db, photo).status, row(db, photo).attempts) == (Status.QUEUED, 0)
 

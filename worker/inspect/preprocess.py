@@ -1,8 +1,9 @@
 """From a file's bytes to the pixels that the models see: the one way for training and serving.
 
 A model judges well only what was prepared as its training photos were. So both
-call `prepare`, and a change of the pixels that comes out of it takes a new
-`VERSION`: a bundle says with which one it was trained, and serving refuses others.
+call `prepare`, and a change of the pixels that comes out of it, or of what the statistics
+of good parts in a bundle are taken from, takes a new `VERSION`: a bundle says with which one
+it was trained, and serving refuses others. 2: the autoencoder's are of roots of grey values.
 
 No torch here: it runs in decoding processes, which have to be small.
 """
@@ -16,7 +17,7 @@ from shared.manifest import QualityLimits
 from shared.verdicts import QualityReason
 from worker.inspect.decode import Pixels, decode
 
-VERSION = "1"
+VERSION = "2"
 
 SIDE = 256
 """Pixels of the square that the models see."""
