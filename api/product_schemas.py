@@ -5,9 +5,10 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.manifest import Manifest
+from shared.manifest import Manifest, Thresholds
 from shared.retention import MOST_DAYS
 from shared.tables import Activation, ModelVersion, Product
+from shared.version_cards import VersionCard
 
 
 class VersionOut(BaseModel):
@@ -71,8 +72,45 @@ class ProductsOut(BaseModel):
     products: list[ProductOut]
 
 
-class VersionsOut(BaseModel):
-    versions: list[VersionOut]
+class VersionCardOut(BaseModel):
+    product: str
+    version: int
+    digest: str
+    published_by: str
+    created_at: datetime = Field(description="When it was published.")
+    is_active: bool
+    is_shadow: bool
+    thresholds: Thresholds
+    policy: str = Field(description="What the thresholds were chosen for.")
+    metrics: dict[str, float] = Field(description="Figures of its training, out of fold.")
+    provenance: str
+    defect_types: list[str]
+    counts: dict[str, int] = Field(description="Training photos per label.")
+    recalibrated_from: str | None = Field(description="Digest of the version it was made from.")
+
+    @classmethod
+    def of(cls, card: VersionCard, product: str) -> Self:
+        return cls(
+            product=product,
+            version=card.version,
+            digest=card.digest,
+            published_by=card.published_by,
+            created_at=card.published_at,
+            is_active=card.is_active,
+            is_shadow=card.is_shadow,
+            thresholds=Thresholds.model_validate(card.thresholds),
+            policy=card.policy,
+            metrics=card.metrics,
+            provenance=card.provenance,
+            defect_types=card.defect_types,
+            counts=card.counts,
+            recalibrated_from=card.recalibrated_from,
+        )
+
+
+class VersionPage(BaseModel):
+    versions: list[VersionCardOut]
+    next_page_token: str = Field(description="Empty on the last page.")
 
 
 class ActivationOut(BaseModel):

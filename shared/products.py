@@ -68,15 +68,8 @@ def get_product(session: Session, *, organisation_id: str, name: str) -> Product
     return product
 
 
-def list_versions(session: Session, product: Product) -> list[ModelVersion]:
-    """Newest first."""
-    return list(
-        session.scalars(
-            select(ModelVersion)
-            .where(ModelVersion.product_id == product.id)
-            .order_by(ModelVersion.version.desc())
-        )
-    )
+def count_versions(session: Session, product: Product) -> int:
+    return session.scalar(select(func.count()).where(ModelVersion.product_id == product.id)) or 0
 
 
 def publish(

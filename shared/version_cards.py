@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Row, Select, select
 from sqlalchemy.orm import Session
 
+from shared.errors import InvalidInput, NotFound
 from shared.tables import ModelVersion, Product
 
 _FIELDS = ("policy", "metrics", "provenance", "defect_types", "recalibrated_from", "created_at")
@@ -34,39 +35,61 @@ class VersionCard:
     """Training photos per label."""
 
 
-def list_cards(session: Session, product: Product) -> list[VersionCard]:
-    """Newest first."""
+def page(
+    session: Session, product: Product, *, page_size: int, page_token: str = ""
+) -> tuple[list[VersionCard], str]:
+    """Newest first, and the token of the next page: empty on the last."""
+    query = _select().where(ModelVersion.product_id == product.id)
+    if page_token:
+        if not (page_token.isascii() and page_token.isdigit() and len(page_token) < 10):
+            raise InvalidInput(
+                "This page_token is not one that we gave; start again without it.",
+                field="page_token",
+            )
+        query = query.where(ModelVersion.version < int(page_token))
+    rows = session.execute(query.order_by(ModelVersion.version.desc()).limit(page_size + 1)).all()
+    cards = [_card(row, product) for row in rows[:page_size]]
+    return cards, str(cards[-1].version) if len(rows) > page_size else ""
+
+
+def get_card(session: Session, product: Product, version: int) -> VersionCard:
+    """The card of the version of that number. Raises NotFound."""
+    row = session.execute(
+        _select().where(ModelVersion.product_id == product.id, ModelVersion.version == version)
+    ).first()
+    if row is None:
+        raise NotFound(f"Product {product.name!r} has no version {version}.")
+    return _card(row, product)
+
+
+def _select() -> Select[Any]:
     manifest: Any = ModelVersion.manifest
-    rows = session.execute(
-        select(
-            ModelVersion.id,
-            ModelVersion.version,
-            ModelVersion.digest,
-            ModelVersion.published_by,
-            ModelVersion.created_at,
-            ModelVersion.thresholds,
-            *(manifest[name].label(f"its_{name}") for name in _FIELDS),
-            manifest["data"]["counts"].label("counts"),
-        )
-        .where(ModelVersion.product_id == product.id)
-        .order_by(ModelVersion.version.desc())
+    return select(
+        ModelVersion.id,
+        ModelVersion.version,
+        ModelVersion.digest,
+        ModelVersion.published_by,
+        ModelVersion.created_at,
+        ModelVersion.thresholds,
+        *(manifest[name].label(f"its_{name}") for name in _FIELDS),
+        manifest["data"]["counts"].label("counts"),
     )
-    return [
-        VersionCard(
-            row.version,
-            row.digest,
-            row.published_by,
-            row.created_at,
-            row.id == product.active_version_id,
-            row.id == product.shadow_version_id,
-            row.thresholds,
-            row.its_policy,
-            row.its_metrics,
-            row.its_provenance,
-            row.its_defect_types,
-            row.its_recalibrated_from,
-            row.its_created_at,
-            row.counts,
-        )
-        for row in rows
-    ]
+
+
+def _card(row: Row[Any], product: Product) -> VersionCard:
+    return VersionCard(
+        row.version,
+        row.digest,
+        row.published_by,
+        row.created_at,
+        row.id == product.active_version_id,
+        row.id == product.shadow_version_id,
+        row.thresholds,
+        row.its_policy,
+        row.its_metrics,
+        row.its_provenance,
+        row.its_defect_types,
+        row.its_recalibrated_from,
+        row.its_created_at,
+        row.counts,
+    )

@@ -21,10 +21,11 @@ from api.product_schemas import (
     ProductOut,
     ProductsOut,
     RetentionIn,
+    VersionCardOut,
     VersionOut,
-    VersionsOut,
+    VersionPage,
 )
-from shared import products, retention
+from shared import products, retention, version_cards
 from shared.db import transaction
 from shared.errors import InvalidInput, NotFound, TooLarge
 from shared.keys import Caller
@@ -108,15 +109,37 @@ def list_products(caller: Reader) -> ProductsOut:
 
 @router.get(
     "/products/{name}/versions",
-    response_model=VersionsOut,
+    response_model=VersionPage,
     summary="Versions of a product, newest first",
-    responses=responses(401, 403, 404, 429, 503),
+    responses=responses(401, 403, 404, 422, 429, 503),
 )
-def list_versions(name: Name, caller: Looker) -> VersionsOut:
+def list_versions(
+    name: Name,
+    caller: Looker,
+    page_size: Annotated[int, Query(ge=1, le=100)] = 20,
+    page_token: Annotated[str, Query(max_length=200)] = "",
+) -> VersionPage:
     with transaction() as session:
         product = products.get_product(session, organisation_id=caller.organisation_id, name=name)
-        rows = products.list_versions(session, product)
-        return VersionsOut(versions=[VersionOut.of(row, product) for row in rows])
+        cards, next_page_token = version_cards.page(
+            session, product, page_size=page_size, page_token=page_token
+        )
+        return VersionPage(
+            versions=[VersionCardOut.of(card, product.name) for card in cards],
+            next_page_token=next_page_token,
+        )
+
+
+@router.get(
+    "/products/{name}/versions/{version}",
+    response_model=VersionOut,
+    summary="A version with its whole manifest",
+    responses=responses(401, 403, 404, 429, 503),
+)
+def get_version(name: Name, version: VersionNumber, caller: Reader) -> VersionOut:
+    with transaction() as session:
+        product = products.get_product(session, organisation_id=caller.organisation_id, name=name)
+        return VersionOut.of(products.find_version(session, product, version), product)
 
 
 @router.post(

@@ -47,6 +47,29 @@ def test_the_same_bundle_again_is_the_same_version(api, manifest):
     assert first["digest"] == again["digest"] != other["digest"]
 
 
+def test_versions_come_in_pages_and_one_by_one_with_its_manifest(api, manifest):
+    bodies = [manifest(api, seed=seed) for seed in (1, 2, 3)]
+    for body in bodies:
+        api.post("/v1/products/cable/versions", json=body)
+    path = "/v1/products/cable/versions"
+
+    first = api.get(path, params={"page_size": 2}).json()
+    rest = api.get(path, params={"page_size": 2, "page_token": first["next_page_token"]}).json()
+    one = api.get(f"{path}/2").json()
+
+    assert [card["version"] for card in first["versions"]] == [3, 2]
+    assert [card["version"] for card in rest["versions"]] == [1]
+    assert rest["next_page_token"] == ""
+    assert "manifest" not in first["versions"][0]
+    assert first["versions"][0]["thresholds"] == bodies[2]["thresholds"]
+    assert one["manifest"] == bodies[1]
+    assert one["digest"] == first["versions"][1]["digest"]
+    assert api.get(f"{path}/4").status_code == 404
+    for token in ("x", "\u0663", "1" * 30):
+        refused = api.get(path, params={"page_token": token})
+        assert (refused.status_code, refused.json()["field"]) == (422, "page_token")
+
+
 def test_a_version_without_its_files_is_refused_and_they_are_named(api, make_manifest):
     body = make_manifest("cable").model_dump(mode="json")
 

@@ -22,6 +22,7 @@ def how_it_works(request: Request, visitor: Anybody) -> Response:
     if visitor.caller.may(Scope.READ):
         with transaction() as session:
             for product in products.list_products(session, visitor.caller.organisation_id):
-                cards = version_cards.list_cards(session, product)
-                active += [(product.name, card) for card in cards if card.is_active]
+                if (version := product.active_version) is not None:
+                    card = version_cards.get_card(session, product, version.version)
+                    active.append((product.name, card))
     return page(request, "how.html", drawn=_DRAWN, active=active)

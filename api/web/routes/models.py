@@ -33,6 +33,8 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 _FEW = 5
 """Fewer good or defective parts than that make no curve."""
 _BINS = 40
+_VERSIONS = 20
+"""As many to a page."""
 _DONE = {
     "activated": "Photos that are accepted from now on are judged by this version.",
     "rolled-back": "The version before is active again.",
@@ -53,7 +55,7 @@ def list_models(request: Request, visitor: LookerVisitor) -> Response:
         rows = [
             {
                 "product": ProductOut.of(row),
-                "versions": len(products.list_versions(session, row)),
+                "versions": products.count_versions(session, row),
                 "waiting": reviews.count_waiting(
                     session, organisation_id=organisation_id, filters=Filters(product=row.name)
                 ),
@@ -69,9 +71,17 @@ def show(
     visitor: LookerVisitor,
     name: Name,
     version: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
+    page_token: Annotated[str, Query(max_length=200)] = "",
     did: str = "",
 ) -> Response:
-    return _show(request, visitor, name, notice=_DONE.get(did, ""), version=version)
+    return _show(
+        request,
+        visitor,
+        name,
+        notice=_DONE.get(did, ""),
+        version=version,
+        page_token=page_token,
+    )
 
 
 @router.get("/models/{name}/what-if")
@@ -198,6 +208,7 @@ def _show(
     problem: str = "",
     status: int = HTTPStatus.OK,
     version: int | None = None,
+    page_token: str = "",
     given: Mapping[str, str] | None = None,
 ) -> Response:
     organisation_id = visitor.caller.organisation_id
@@ -206,7 +217,9 @@ def _show(
     with transaction() as session:
         product = products.get_product(session, organisation_id=organisation_id, name=name)
         about = ProductOut.of(product)
-        cards = version_cards.list_cards(session, product)
+        cards, older = version_cards.page(
+            session, product, page_size=_VERSIONS, page_token=page_token
+        )
         activations = products.list_activations(session, product)
         before = _before(activations)
         names = {key.id: key.name for key in keys.list_keys(session, organisation_id)}
@@ -218,9 +231,9 @@ def _show(
             if product.shadow_version_id
             else None
         )
-        if version is not None:
-            products.find_version(session, product, version)
-    shown = version or (active.version if active else cards[0].version)
+        newest = cards[0].version if cards else 1  # a product has a first version
+        shown = version or (active.version if active else newest)
+        card = version_cards.get_card(session, product, shown)
     values: dict[str, Any] = {"sliders": None}
     if active is not None:
         present = Thresholds.model_validate(active.thresholds)
@@ -234,7 +247,9 @@ def _show(
         problem=problem,
         product=about,
         cards=cards,
-        card=next(card for card in cards if card.version == shown),
+        older=older,
+        is_first_page=not page_token,
+        card=card,
         told=metric_words.told,
         key_metrics={key: metric_words.METRICS[key] for key in metric_words.KEY},
         write=metric_words.write,

@@ -125,6 +125,22 @@ def test_figures_have_plain_names_and_unknown_ones_are_shown_as_well(admin, publ
     assert admin.get(f"{PAGE}?version=9").status_code == 404
 
 
+def test_older_versions_are_on_pages_of_their_own(admin, publish):
+    newest = max(publish(seed=seed) for seed in range(100, 121))
+
+    first = admin.get(PAGE).text
+    older = html.unescape(re.search(r'href="([^"]*page_token=[^"]*)"', first)[1])
+    rest = admin.get(older).text
+
+    assert f"Activate version {newest}?" in first
+    assert "Activate version 2?" not in first
+    assert "Newest" not in words_of(first)
+    assert "Activate version 2?" in rest
+    assert "Older" not in words_of(rest)
+    assert "About version 1 " in words_of(rest)  # the active one, on whichever page
+    assert admin.get(f"{PAGE}?page_token=1").status_code == 200
+
+
 def test_what_if_tells_present_against_proposed(admin, decided, queued, judge_all):
     decided(0.1, Verdict.GOOD, 6)
     decided(0.2, Verdict.DEFECTIVE, 4)
