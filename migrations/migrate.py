@@ -1,13 +1,26 @@
 """Run the migrations from Python: there is no alembic.ini, the connection comes from us."""
 
+import logging
+import time
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from psycopg2.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from shared.errors import DatabaseUnavailable
+
+log = logging.getLogger(__name__)
 
 _LOCK = 0x0DEFEC75
 """Advisory lock: of two migrations started at once, the second waits and finds nothing to do."""
+_LOCK_WAIT = "3s"
+"""All queries of a table stand behind one that waits for its exclusive lock, so it waits no longer
+than they may."""
+_PAUSE_SECONDS = 3.0
+_ATTEMPTS = 100
 
 
 def config(connection: Connection) -> Config:
@@ -18,18 +31,43 @@ def config(connection: Connection) -> Config:
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
-    """Bring the schema to `revision`, in one transaction a migration."""
+    """Bring the schema to `revision`, in one transaction a migration, while the service runs.
+
+    A migration that does not get its lock lets the service's queries through and begins anew;
+    raises DatabaseUnavailable if it never gets it.
+    """
     with engine.connect() as connection:
         # A migration, or waiting for another one, may take longer than any query of the service.
         connection.execute(text("SET statement_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+        connection.execute(text(f"SET lock_timeout = '{_LOCK_WAIT}'"))
         connection.commit()
         try:
-            command.upgrade(config(connection), revision)
+            _upgrade(connection, revision)
         finally:
             connection.rollback()
             connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+            connection.execute(text("RESET ALL"))
             connection.commit()
+
+
+def _upgrade(connection: Connection, revision: str) -> None:
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            command.upgrade(config(connection), revision)
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+            connection.rollback()
+            if attempt == _ATTEMPTS:
+                raise DatabaseUnavailable(
+                    "A migration never got the lock of its table: end the transactions that "
+                    "pg_stat_activity shows as open for minutes, then migrate again."
+                ) from error
+            log.warning("waiting for the lock of a table", extra={"attempt": attempt})
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
 
 
 def downgrade(engine: Engine, revision: str) -> None:

@@ -1,7 +1,11 @@
+import logging
+import threading
+
 import pytest
 from sqlalchemy import create_engine, inspect, text
 
 from migrations import migrate
+from shared.errors import DatabaseUnavailable
 from shared.tables import Table
 
 
@@ -99,3 +103,51 @@ def test_rows_of_the_first_release_survive_and_their_products_can_be_rolled_back
         )
         assert [tuple(row) for row in products] == [("mdl_1", None), (None, None)]
         assert connection.scalar(text("SELECT status FROM inspections")) == "queued"
+
+
+def test_a_migration_that_waits_for_a_lock_lets_the_service_work(engine, monkeypatch, caplog):
+    monkeypatch.setattr(migrate, "_LOCK_WAIT", "100ms")
+    monkeypatch.setattr(migrate, "_PAUSE_SECONDS", 0.1)
+    migrate.upgrade(engine, "0006")
+    migrating = threading.Thread(target=migrate.upgrade, args=(engine,))
+    with engine.connect() as reading, engine.connect() as service:
+        reading.execute(text("SELECT count(*) FROM inspections"))  # its lock is kept till the end
+        with caplog.at_level(logging.WARNING, logger=migrate.__name__):
+            migrating.start()
+            while len(caplog.records) < 2:
+                assert migrating.is_alive()
+                service.execute(text("SET statement_timeout = '2s'"))
+                service.execute(text("SELECT count(*) FROM inspections"))
+                service.rollback()
+        reading.rollback()
+    migrating.join(30)
+
+    assert not migrating.is_alive()
+    migrate.check(engine)
+
+
+def test_a_migration_that_never_gets_its_lock_says_what_to_do(engine, monkeypatch):
+    monkeypatch.setattr(migrate, "_LOCK_WAIT", "50ms")
+    monkeypatch.setattr(migrate, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(migrate, "_ATTEMPTS", 2)
+    migrate.upgrade(engine, "0006")
+    with engine.connect() as reading:
+        reading.execute(text("SELECT count(*) FROM inspections"))
+
+        with pytest.raises(DatabaseUnavailable, match="pg_stat_activity"):
+            migrate.upgrade(engine)
+
+    migrate.upgrade(engine)
+    migrate.check(engine)
+
+
+def test_an_index_that_a_broken_off_migration_left_is_made_anew(engine):
+    migrate.upgrade(engine, "0006")
+    with engine.begin() as connection:
+        connection.execute(
+            text("CREATE INDEX ix_inspections_lot_new ON inspections (organisation_id, lot)")
+        )
+
+    migrate.upgrade(engine)
+
+    migrate.check(engine)
