@@ -120,11 +120,10 @@ def orphans(
         bool, typer.Option("--mend", help="Delete such objects, and note what is missing.")
     ] = False,
 ) -> None:
-    """Find objects without a row, and inspections whose pictures are gone."""
+    """Find objects without a row, and inspections whose pictures are gone; exits 1 if any stay."""
     from deploy.orphans import find_and_mend  # noqa: PLC0415
 
-    found = find_and_mend(mend=mend, console=console)
-    raise typer.Exit(1 if found and not mend else 0)
+    raise typer.Exit(1 if find_and_mend(mend=mend, console=console) else 0)
 
 
 @app.command()

@@ -33,6 +33,7 @@ from shared.reviews import OTHER
 _SUFFIX = {"image/jpeg": ".jpg", "image/png": ".png"}
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _GOOD = "good"
+_DECISIONS = "decisions.ndjson"
 
 
 @dataclass
@@ -91,13 +92,14 @@ def export(
     }
     filters |= {name: day for name, day in (("since", since), ("until", until)) if day}
     exported = Exported()
-    lines = []
+    entries = _told_before(out)
     for done, inspection in enumerate(client.inspections(**filters), start=1):
         document = inspection.document
         decision = document["review"]["decision"]
         if decision["verdict"] == "undecidable":
             exported.undecidable += 1
             _remove_others(out, document["id"], keep=None)
+            entries.pop(document["id"], None)
         elif document["image"]["url"] is None:
             exported.without_picture += 1
             # One that was fetched before stays, but not under a label that no longer holds.
@@ -107,11 +109,26 @@ def export(
             photo = _fetch(client, out, document, label, exported)
             _draw_mask(out, document, label, decision["region"])
             exported.labels[label] += 1
-            lines.append(_line(document, decision, photo.relative_to(out)))
+            entries[document["id"]] = _entry(document, decision, photo.relative_to(out))
         tell(done)
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / "decisions.ndjson", "".join(f"{line}\n" for line in lines).encode())
+    lines = [json.dumps(entry) for entry in entries.values() if (out / entry["file"]).is_file()]
+    _write(out / _DECISIONS, "".join(f"{line}\n" for line in lines).encode())
     return exported
+
+
+def _told_before(out: Path) -> dict[str, dict[str, Any]]:
+    """The entry of each photo that earlier exports, of other days too, have written."""
+    path = out / _DECISIONS
+    if not path.is_file():
+        return {}
+    try:
+        entries = [json.loads(line) for line in path.read_text().splitlines()]
+        return {entry["id"]: {**entry, "file": str(entry["file"])} for entry in entries}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CommandError(
+            f"{path} is not what `export` writes: remove it, or export to another folder."
+        ) from error
 
 
 def _label(decision: Mapping[str, Any]) -> str:
@@ -172,11 +189,11 @@ def _draw_mask(
     _write(path, cv2.imencode(".png", mask)[1].tobytes())
 
 
-def _line(document: Mapping[str, Any], decision: Mapping[str, Any], file: Path) -> str:
+def _entry(document: Mapping[str, Any], decision: Mapping[str, Any], file: Path) -> dict[str, Any]:
     kept = ("id", "product", "part", "model_verdict", "review_reasons", "classifier")
     entry = {name: document[name] for name in (*kept, "autoencoder", "domain", "model")}
     entry |= {"file": str(file), "sha256": document["image"]["sha256"], "decision": decision}
-    return json.dumps(entry)
+    return entry
 
 
 def _digest(data: bytes) -> str:

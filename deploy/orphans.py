@@ -9,14 +9,14 @@ from shared.storage import storage
 
 
 def find_and_mend(*, mend: bool, console: Console) -> int:
-    """How many orphans there were. Stopped in the middle, it can be run again.
+    """How many orphans there are still. Stopped in the middle, it can be run again.
 
     Raises Unavailable where storage or database are away.
     """
     store = storage()
     with transaction() as session:
         days = list(orphans.days(session))
-    objects = inspections = 0
+    objects = inspections = left = 0
     for organisation, day in track(days, "days", console=console, transient=True):
         stored = orphans.list_objects(store, organisation, day)
         with transaction() as session:
@@ -32,14 +32,17 @@ def find_and_mend(*, mend: bool, console: Console) -> int:
         for inspection in found.without_map:
             console.print(f"a map of {inspection} is missing; its photo is there", soft_wrap=True)
         if found.inspections and not stored:
+            left += len(found.inspections)
             console.print(f"nothing at all is stored of {day}: is this the right store? left alone")
         elif mend and found.inspections:
             with transaction() as session:
                 retention.note_deleted(
                     session, found.inspections, actor="orphans", event=orphans.MISSING
                 )
+    found_in_all = objects + inspections
+    mended = f"; {found_in_all - left} of them mended" if mend and found_in_all else ""
     console.print(
         f"{len(days)} days: {objects} objects without a row, {inspections} inspections whose "
-        f"photo is missing{'; mended' if mend and objects + inspections else ''}"
+        f"photo is missing{mended}"
     )
-    return objects + inspections
+    return left if mend else found_in_all

@@ -89,11 +89,12 @@ def make_server(
 
 
 if __name__ == "__main__":
-    server = make_server(
-        "127.0.0.1",
-        int(sys.argv[2]) if len(sys.argv) > 2 else 9000,
-        sys.argv[1],
-        lambda text: print(text, flush=True),
-    )
+    if len(sys.argv) not in (2, 3):
+        sys.exit("Usage: python receiver.py whsec_… [PORT]")
+    try:
+        port = int(sys.argv[2]) if len(sys.argv) > 2 else 9000
+        server = make_server("127.0.0.1", port, sys.argv[1], lambda text: print(text, flush=True))
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
     print(f"listening on port {server.server_port}", flush=True)
     server.serve_forever()

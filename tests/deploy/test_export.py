@@ -155,6 +155,34 @@ def test_run_again_it_fetches_what_is_new_and_follows_what_was_decided_anew(serv
     assert service.fetched == []
 
 
+def test_an_export_of_other_days_adds_to_the_decisions(service, run, tmp_path):
+    first = service.decide(1, "good")
+    gone = service.decide(2, "good")
+    doubted = service.decide(3, "good")
+    run()
+    del service.documents[first], service.documents[gone]  # not of the days that are asked for
+    next((tmp_path / "out").rglob(f"{gone}.png")).unlink()
+    service.decide(3, "undecidable")
+    later = service.decide(4, "defective")
+
+    run()
+
+    lines = (tmp_path / "out" / "decisions.ndjson").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [first, later]
+    assert doubted not in "".join(lines)
+
+
+def test_decisions_that_we_have_not_written_are_not_overwritten(service, run, tmp_path):
+    service.decide(1, "good")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "decisions.ndjson").write_text("mine\n")
+
+    with pytest.raises(CommandError, match=r"decisions\.ndjson is not what"):
+        run()
+
+    assert files(tmp_path / "out") == ["decisions.ndjson"]
+
+
 def test_what_nobody_could_tell_and_what_is_no_longer_kept_is_counted_and_left_out(
     service, run, tmp_path
 ):
