@@ -1,4 +1,4 @@
-"""Who may come in now: bounds on what is read at once and on what waits in the queue.
+"""Who may come in now: bounds on what is read and stored at once, and on what waits in the queue.
 
 Refusing early, with a time to come back, keeps memory and queue from growing without bound. The
 checks cost nothing: the queue is counted once a second for all callers. What a second brings can
@@ -8,9 +8,10 @@ come on top; how much that is, rates.py bounds.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import ParamSpec, TypeVar
 
 import structlog
 from starlette.concurrency import run_in_threadpool
@@ -18,12 +19,17 @@ from starlette.concurrency import run_in_threadpool
 from api import tasks
 from shared import inspection_queries
 from shared.db import transaction
-from shared.errors import TooMany, Unavailable
+from shared.errors import StorageUnavailable, TooMany, Unavailable
 from shared.keys import Caller
 from shared.settings import Settings
 
 log = structlog.stdlib.get_logger()
+P = ParamSpec("P")
+T = TypeVar("T")
 
+_STORED_AT_ONCE = 16
+"""Submissions in threads. A store that hangs takes those and no more: who polls needs one too."""
+_PATIENCE_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
 _LOOK_SHARE = 0.05
 """Of the time may be spent on counting: a long queue is counted less often."""
@@ -38,6 +44,7 @@ class Admission:
         self._most_queued = settings.max_queued
         self._most_queued_of_key = settings.max_queued_per_key
         self._most_held = settings.max_receiving_bytes
+        self._storing = asyncio.Semaphore(_STORED_AT_ONCE)
         self._held = 0
         self._queued: Counter[str] = Counter()
         """Photos that wait, by key."""
@@ -108,6 +115,24 @@ class Room:
             )
         self.bytes += count
         self._door._held += count
+
+    async def store(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what stores and commits in one of the few threads for it.
+
+        Raises StorageUnavailable if none is free for long.
+        """
+        storing = self._door._storing
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await storing.acquire()
+        except TimeoutError as error:
+            raise StorageUnavailable(
+                "The storage is too slow for all that is being submitted."
+            ) from error
+        try:
+            return await run_in_threadpool(function, *args, **kwargs)
+        finally:
+            storing.release()
 
 
 def _count(most: int) -> Counter[str]:

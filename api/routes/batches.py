@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from api.acceptance import Accepted, accept_batch
 from api.auth import FIRST, Looker, Submitter
@@ -79,7 +78,7 @@ async def submit_batch(
         submission = await read_batch(request, room)
         # The request itself was counted as one.
         gateway.rates.take(caller, len(submission.photos) - 1)
-        accepted = await run_in_threadpool(
+        accepted = await room.store(
             accept_batch,
             caller,
             submission,

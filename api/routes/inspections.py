@@ -121,7 +121,7 @@ async def submit(
             submission = await read_submission(
                 request, room, max_bytes=gateway.settings.max_upload_bytes
             )
-            accepted = await run_in_threadpool(
+            accepted = await room.store(
                 accept_submission,
                 caller,
                 submission,

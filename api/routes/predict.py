@@ -2,7 +2,6 @@
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
 
 from api.acceptance import accept_submission
 from api.auth import FIRST, Submitter
@@ -46,7 +45,7 @@ async def predict(
         submission = await read_submission(
             request, room, max_bytes=gateway.settings.max_upload_bytes
         )
-        accepted = await run_in_threadpool(
+        accepted = await room.store(
             accept_submission,
             caller,
             submission,

@@ -90,7 +90,7 @@ async def put(
     upload = await run_in_threadpool(_find, caller.organisation_id, upload_id)
     with gateway.door.room(caller) as room:
         data = await read_body(request, room, max_bytes=gateway.settings.max_upload_bytes)
-        await run_in_threadpool(_store, upload, data)
+        await room.store(_store, upload, data)
     return Response(status_code=204)
 
 

@@ -1,7 +1,10 @@
 """Bounds on what waits and on what is received at once."""
 
 import asyncio
+import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -9,6 +12,7 @@ from api.admission import Admission
 from shared.errors import TooMany
 from shared.keys import Caller
 from shared.settings import get_settings
+from shared.storage import LocalStorage
 from shared.tables import Scope
 
 CALLER = Caller("key_1", "org_1", frozenset({Scope.SUBMIT}))
@@ -110,3 +114,37 @@ def test_with_the_database_away_the_last_look_stands_and_looking_goes_on(door, m
     asyncio.run(look())
     with pytest.raises(TooMany), door.room(CALLER):
         pass
+
+
+def test_a_store_that_hangs_is_in_nobodys_way_but_those_who_submit(api, png, monkeypatch):
+    """As many submissions as there are threads for everything."""
+    monkeypatch.setattr("api.admission._PATIENCE_SECONDS", 1.0)
+    is_back = threading.Event()
+    hanging = threading.Semaphore(0)
+    put = LocalStorage.put
+
+    def hang(*args):
+        hanging.release()
+        assert is_back.wait(30)
+        put(*args)
+
+    monkeypatch.setattr(LocalStorage, "put", hang)
+    with ThreadPoolExecutor(50) as stations:
+        submitted = [
+            stations.submit(lambda: api.post("/v1/inspections", files={"file": png}))
+            for _ in range(50)
+        ]
+        for _ in range(16):
+            assert hanging.acquire(timeout=30)
+
+        assert api.get("/v1/products").status_code == 200
+        time.sleep(1.5)  # the others have lost their patience
+        is_back.set()
+        answers = [one.result() for one in submitted]
+
+    assert Counter(answer.status_code for answer in answers) == {202: 16, 503: 34}
+    refused = next(answer for answer in answers if answer.status_code == 503)
+    assert refused.json()["code"] == "storage_unavailable"
+    assert refused.headers["Retry-After"]
+    monkeypatch.setattr(LocalStorage, "put", put)
+    assert api.post("/v1/inspections", files={"file": png}).status_code == 202
