@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
-from api.deps import BaseUrl
+from api.deps import AppGateway, BaseUrl
 from api.web.rendering import page
 from api.web.visiting import Anybody, PageRoute
 from shared import products
@@ -17,11 +17,17 @@ _SAMPLES = {path.name: path for path in sorted(SAMPLES.glob("*.jpg"))}
 
 
 @router.get("/")
-def analyze(request: Request, visitor: Anybody, _: BaseUrl) -> Response:
+def analyze(request: Request, visitor: Anybody, gateway: AppGateway, _: BaseUrl) -> Response:
     with transaction() as session:
         rows = products.list_products(session, visitor.caller.organisation_id)
         names = [row.name for row in rows if row.active_version_id is not None]
-    return page(request, "analyze.html", products=names, samples=list(_SAMPLES))
+    return page(
+        request,
+        "analyze.html",
+        products=names,
+        samples=list(_SAMPLES),
+        most_bytes=gateway.settings.max_upload_bytes,
+    )
 
 
 @router.get("/samples/{name}")

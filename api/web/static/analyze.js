@@ -6,7 +6,6 @@ document.addEventListener("DOMContentLoaded", () => {
   const drop = document.getElementById("drop");
   const status = document.getElementById("status");
   const result = document.getElementById("result");
-  const MOST_BYTES = 10 * 1024 * 1024;
   let turn = 0;
 
   function say(text, kind = "") {
@@ -18,7 +17,8 @@ document.addEventListener("DOMContentLoaded", () => {
     const mine = ++turn;
     result.replaceChildren();
     if (!file) return;
-    if (file.size > MOST_BYTES) return say("This file is larger than 10 MB.", "bad");
+    const { mostBytes, most } = form.dataset;
+    if (file.size > Number(mostBytes)) return say(`This file is larger than ${most}.`, "bad");
     const data = new FormData();
     for (const name of ["product", "serial", "lot", "line", "station"]) {
       const field = form.elements[name];
