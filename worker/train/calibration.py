@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm as normal
+from scipy.stats import t as student
 
 from shared.errors import InvalidInput
 from shared.manifest import QualityLimits
@@ -22,6 +24,11 @@ Flags = NDArray[np.bool_]
 _TEMPERATURES = np.geomspace(0.2, 20.0, 461)
 _PROBABILITY_EDGE = 1e-6
 _SMALLEST = 1e-6
+_NORMAL = 1.4826
+"""Median deviations in a standard deviation of a normal distribution."""
+_EFFICIENCY = 0.37
+"""A median deviation says as much of the spread as a standard deviation of this share of the
+values (Rousseeuw and Croux 1993)."""
 
 
 def fit_temperature(margins: Scores, is_defective: Flags, worth: Scores | None = None) -> float:
@@ -135,13 +142,26 @@ def _log_odds(scores: Scores) -> Scores:
 def upper_limit(values: Scores, *, deviations: float) -> float:
     """A limit that positive, right-skewed values like these rarely pass.
 
-    Median and scaled median deviation of their logarithms: few photos, and a
-    few odd ones among them, move it little.
+    Of the logarithms, as `upper_limit_of_symmetric`.
     """
     logs = np.log(np.maximum(values, _SMALLEST))
-    median = float(np.median(logs))
-    spread = 1.4826 * float(np.median(np.abs(logs - median)))
-    return float(np.exp(median + deviations * spread))
+    return float(np.exp(upper_limit_of_symmetric(logs, deviations=deviations)))
+
+
+def upper_limit_of_symmetric(values: Scores, *, deviations: float) -> float:
+    """What the next value of a normal distribution passes as rarely as its mean plus `deviations`.
+
+    From median and scaled median deviation: a few odd ones among the values move it little. A
+    one-sided prediction interval, because twenty values know their own spread only roughly: with
+    two deviations they would let through twice as many as two hundred do.
+    """
+    median = float(np.median(values))
+    spread = _NORMAL * float(np.median(np.abs(values - median)))
+    count = len(values)
+    freedom = max(1.0, _EFFICIENCY * (count - 1))
+    widened = float(student.ppf(normal.cdf(deviations), freedom))
+    # The median of so many values is itself off, by more than their mean would be.
+    return median + widened * math.sqrt(1 + math.pi / (2 * count)) * spread
 
 
 def domain_limit(distances: Scores) -> float:

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from shared.errors import InvalidInput
 from worker.inspect.preprocess import Quality
@@ -123,9 +124,18 @@ def test_without_errors_the_band_is_empty():
 
 
 def test_a_limit_is_the_median_times_the_spread_of_logarithms():
-    # Logs 0, 1, 2, 3, 4: median 2, absolute deviations 2, 1, 0, 1, 2 with median 1.
-    values = np.exp(np.arange(5.0))
-    assert upper_limit(values, deviations=2.0) == pytest.approx(math.exp(2 + 2 * 1.4826))
+    # Logs -2000 to 2000 in steps: median 0, absolute deviations with median 1.
+    values = np.exp(np.linspace(-2.0, 2.0, 4001))
+    limit = upper_limit(values, deviations=2.0)
+    assert math.log(limit) == pytest.approx(2 * 1.4826, rel=0.002)
+
+
+@pytest.mark.parametrize("count", [15, 20, 50, 200])
+def test_a_limit_from_few_values_lets_as_few_through_as_one_from_many(count):
+    samples = np.exp(np.random.default_rng(0).normal(size=(3000, count)))
+    limits = np.array([upper_limit(values, deviations=2.0) for values in samples])
+    passing = norm.sf(np.log(limits)).mean()
+    assert passing == pytest.approx(norm.sf(2.0), rel=0.15)  # 2.3 %
 
 
 def test_a_photo_without_any_anomaly_does_not_spoil_the_limit():

@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.special import logit
 
 from shared.errors import Conflict, DamagedBundle, UnusableData
 from shared.manifest import MOVED
@@ -18,7 +19,14 @@ from worker.inspect.preprocess import prepare
 from worker.train.dataset import LabelledPhoto
 from worker.train.features import cache_features
 from worker.train.good_features import fit_good_features
-from worker.train.recalibration import MIN_PHOTOS, _adapt, _Seen, recalibrate
+from worker.train.recalibration import (
+    MIN_PHOTOS,
+    _adapt,
+    _Readings,
+    _Seen,
+    _thresholds,
+    recalibrate,
+)
 from worker.train.stages import Stages
 
 
@@ -77,6 +85,27 @@ def test_good_parts_of_the_new_camera_are_at_home_and_quiet_afterwards(bundle, g
     assert sum(judgement.outcome.is_defective for judgement in judgements) <= 1
     assert sum(judgement.outcome.is_anomalous for judgement in judgements) <= 1
     assert not any(judgement.scores.quality_reasons for judgement in judgements)
+
+
+@pytest.mark.parametrize(("middle", "spread"), [(-2.0, 0.2), (-5.0, 1.5), (3.0, 0.5)])
+def test_the_classifiers_threshold_lies_as_far_from_good_parts_whatever_the_camera_shows(
+    make_manifest, middle, spread
+):
+    """One good part in a hundred above it, no more than one in twenty where a person looks."""
+    manifest = make_manifest("bottle", temperature=2.0)
+    before = manifest.thresholds
+    odds = middle + spread * torch.randn(20000, generator=torch.Generator().manual_seed(0))
+    other = torch.rand(20000, generator=torch.Generator().manual_seed(1)) + 1
+
+    after = _thresholds(manifest, _Readings(2.0 * odds, other, other))
+
+    passing = (odds >= logit(after.defect_probability)).float().mean()
+    assert float(passing) == pytest.approx(0.01, rel=0.15)
+    held = (odds >= logit(after.near_threshold_low)).float().mean()
+    assert float(held) <= 0.052
+    width = logit(after.near_threshold_high) - logit(after.near_threshold_low)
+    assert width <= logit(before.near_threshold_high) - logit(before.near_threshold_low) + 1e-6
+    assert after.near_threshold_low < after.defect_probability < after.near_threshold_high
 
 
 def test_what_the_camera_does_to_all_photos_alike_is_taken_out(bundle):
