@@ -5,10 +5,10 @@ BIN := .venv/bin
 .PHONY: run test check bench audit sbom clean
 run: .venv/ready
 	$(BIN)/defectscope up --samples --data-dir data
-# Two files at a time; but what starts whole stacks and looks at clocks runs alone.
+# Two files at a time; what starts whole stacks comes by itself, and loses less time to waiting.
 test: .venv/ready
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/system
-	$(BIN)/pytest tests/system
+	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/system
 check: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 bench: .venv/ready

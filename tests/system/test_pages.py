@@ -571,8 +571,10 @@ PAGES = (
 )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [WIDE, TELEPHONE], ids=["wide", "telephone"])
+# Colours go with the scheme and places with the size: two of four pairs see both of each.
+@pytest.mark.parametrize(
+    ("scheme", "size"), [("light", WIDE), ("dark", TELEPHONE)], ids=["light-wide", "dark-telephone"]
+)
 def test_pages_can_be_used_by_everybody(stack, visit, hold, axe, scheme, size):
     held, seen = hold(2, lot=f"axe-{scheme}-{size[0]}")
     review = stack.http.get(f"/v1/inspections/{seen}").json()["review"]["id"]

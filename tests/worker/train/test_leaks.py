@@ -10,8 +10,9 @@ import pytest
 from shared.errors import UnusableData
 from worker.inspect.engines.openvino_engine import OpenVinoEngine
 from worker.inspect.preprocess import prepare
-from worker.train import calibration, crossvalidation, features
+from worker.train import calibration, crossvalidation, features, quantisation
 from worker.train import train as training
+from worker.train.quantisation import quantise_graph
 from worker.train.synthetic_defects import Damaged
 from worker.train.train import train
 
@@ -20,6 +21,7 @@ from worker.train.train import train
 def _short(short, monkeypatch):
     """And each photo as it is only: pictures are known by their pixels."""
     monkeypatch.setattr(features, "COPIES", 1)
+    monkeypatch.setattr(quantisation, "quantise_graph", quantise_graph)
 
 
 def picture(seed: list[int], *, is_defective: bool) -> np.ndarray:

@@ -16,6 +16,7 @@ from worker.inspect.engines.choice import exact_engine
 from worker.inspect.files import open_bundle
 from worker.inspect.good_features import GoodFeatures
 from worker.inspect.preprocess import prepare
+from worker.train import features, recalibration
 from worker.train.dataset import LabelledPhoto
 from worker.train.features import cache_features
 from worker.train.good_features import fit_good_features
@@ -28,6 +29,15 @@ from worker.train.recalibration import (
     recalibrate,
 )
 from worker.train.stages import Stages
+
+COPIES = 3
+
+
+@pytest.fixture(autouse=True)
+def _few_copies(monkeypatch):
+    """Turned and relit, of each photo: eight take their time."""
+    for module in (features, recalibration):
+        monkeypatch.setattr(module, "COPIES", COPIES)
 
 
 @pytest.fixture
@@ -152,7 +162,7 @@ def test_good_parts_are_looked_at_as_the_head_learnt_to_see_them(bundle, good, t
         stages=Stages(tmp_path / "stages", {}),
         needs_synthetic=False,
     )
-    expected = fit_good_features(trained.maps[:, : 8 if turned else 1])
+    expected = fit_good_features(trained.maps[:, : COPIES if turned else 1])
     torch.testing.assert_close(
         after.parts.good_features.mean,
         expected.mean,
