@@ -6,11 +6,13 @@ cells that are furthest from good parts. A linear probe (Alain and Bengio 2017) 
 other in seconds, where the head takes minutes.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from worker.train.crossvalidation import split_folds
@@ -78,11 +80,14 @@ def _probe(features: CachedFeatures, fold_of: NDArray[np.int64], shown: Shown) -
         sample = sample_of(hold_against(features, fitted, good, shown=shown))
         mean, std = standardisation_of(sample.pooled)
         probe = LogisticRegression(C=_INVERSE_STRENGTH, max_iter=200)
-        probe.fit(
-            ((sample.pooled - mean) / std).numpy(),
-            sample.is_defective.numpy(),
-            sample_weight=sample.weights.double().numpy(),
-        )
+        with warnings.catch_warnings():
+            # Nearly there, it ranks as well.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            probe.fit(
+                ((sample.pooled - mean) / std).numpy(),
+                sample.is_defective.numpy(),
+                sample_weight=sample.weights.double().numpy(),
+            )
         pooled = hold_against(features, read, good, shown=Shown(1, shown.exponent))
         margins[read] = probe.decision_function(((pooled.photos[:, 0] - mean) / std).numpy())
         damaged = read[~pooled.is_defective]
