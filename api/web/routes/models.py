@@ -248,7 +248,7 @@ def _show(
         product=about,
         cards=cards,
         older=older,
-        is_first_page=not page_token,
+        page_token=page_token,
         card=card,
         told=metric_words.told,
         key_metrics={key: metric_words.METRICS[key] for key in metric_words.KEY},

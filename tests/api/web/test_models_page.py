@@ -138,6 +138,10 @@ def test_older_versions_are_on_pages_of_their_own(admin, publish):
     assert "Activate version 2?" in rest
     assert "Older" not in words_of(rest)
     assert "About version 1 " in words_of(rest)  # the active one, on whichever page
+    one = html.unescape(re.search(r'href="([^"]*version=2[^"]*)"', rest)[1])
+    there = admin.get(one).text
+    assert "About version 2 " in words_of(there)
+    assert "Activate version 2?" in there  # still the page of older ones
     assert admin.get(f"{PAGE}?page_token=1").status_code == 200
 
 
