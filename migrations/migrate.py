@@ -19,6 +19,7 @@ _LOCK = 0x0DEFEC75
 _LOCK_WAIT = "3s"
 """All queries of a table stand behind one that waits for its exclusive lock, so it waits no longer
 than they may."""
+_LOOK_SECONDS = 0.2
 _PAUSE_SECONDS = 3.0
 _ATTEMPTS = 100
 
@@ -39,8 +40,11 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
     with engine.connect() as connection:
         # A migration, or waiting for another one, may take longer than any query of the service.
         connection.execute(text("SET statement_timeout = 0"))
-        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
         connection.execute(text(f"SET lock_timeout = '{_LOCK_WAIT}'"))
+        # Asked again and again: a statement that waits is what an index that is built waits for.
+        while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}):
+            connection.commit()
+            time.sleep(_LOOK_SECONDS)
         connection.commit()
         try:
             _upgrade(connection, revision)

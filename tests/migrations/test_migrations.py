@@ -1,5 +1,6 @@
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import create_engine, inspect, text
@@ -43,6 +44,14 @@ def test_migrations_go_down_to_nothing_and_up_again(engine):
 def test_upgrading_twice_changes_nothing(engine):
     migrate.upgrade(engine)
     migrate.upgrade(engine)
+
+    migrate.check(engine)
+
+
+def test_of_two_that_start_at_once_one_finds_nothing_to_do(engine):
+    with ThreadPoolExecutor(2) as starting:
+        for one in [starting.submit(migrate.upgrade, engine) for _ in range(2)]:
+            one.result(timeout=60)
 
     migrate.check(engine)
 
@@ -108,8 +117,8 @@ def test_rows_of_the_first_release_survive_and_their_products_can_be_rolled_back
 def test_a_migration_that_waits_for_a_lock_lets_the_service_work(engine, monkeypatch, caplog):
     monkeypatch.setattr(migrate, "_LOCK_WAIT", "100ms")
     monkeypatch.setattr(migrate, "_PAUSE_SECONDS", 0.1)
-    migrate.upgrade(engine, "0006")
-    migrating = threading.Thread(target=migrate.upgrade, args=(engine,))
+    migrate.upgrade(engine, "0005")
+    migrating = threading.Thread(target=migrate.upgrade, args=(engine, "0006"))
     with engine.connect() as reading, engine.connect() as service:
         reading.execute(text("SELECT count(*) FROM inspections"))  # its lock is kept till the end
         with caplog.at_level(logging.WARNING, logger=migrate.__name__):
@@ -123,6 +132,7 @@ def test_a_migration_that_waits_for_a_lock_lets_the_service_work(engine, monkeyp
     migrating.join(30)
 
     assert not migrating.is_alive()
+    migrate.upgrade(engine)
     migrate.check(engine)
 
 
@@ -130,7 +140,7 @@ def test_a_migration_that_never_gets_its_lock_says_what_to_do(engine, monkeypatc
     monkeypatch.setattr(migrate, "_LOCK_WAIT", "50ms")
     monkeypatch.setattr(migrate, "_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(migrate, "_ATTEMPTS", 2)
-    migrate.upgrade(engine, "0006")
+    migrate.upgrade(engine, "0005")
     with engine.connect() as reading:
         reading.execute(text("SELECT count(*) FROM inspections"))
 
@@ -138,6 +148,28 @@ def test_a_migration_that_never_gets_its_lock_says_what_to_do(engine, monkeypatc
             migrate.upgrade(engine)
 
     migrate.upgrade(engine)
+    migrate.check(engine)
+
+
+def test_an_index_is_built_beside_the_service_and_waits_for_who_writes(engine, monkeypatch):
+    """Given up after a moment, it would be built over and over."""
+    monkeypatch.setattr(migrate, "_LOCK_WAIT", "50ms")
+    monkeypatch.setattr(migrate, "_ATTEMPTS", 1)
+    migrate.upgrade(engine, "0006")
+    migrating = threading.Thread(target=migrate.upgrade, args=(engine,))
+    with engine.connect() as writing, engine.connect() as service:
+        writing.execute(text("LOCK TABLE inspections IN ROW EXCLUSIVE MODE"))
+        migrating.start()
+        for _ in range(5):
+            migrating.join(0.1)
+            assert migrating.is_alive()
+            service.execute(text("SET statement_timeout = '2s'"))
+            service.execute(text("LOCK TABLE inspections IN ROW EXCLUSIVE MODE"))
+            service.rollback()
+        writing.rollback()
+    migrating.join(30)
+
+    assert not migrating.is_alive()
     migrate.check(engine)
 
 
