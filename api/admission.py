@@ -28,7 +28,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _STORED_AT_ONCE = 16
-"""Submissions in threads. A store that hangs takes those and no more: who polls needs one too."""
+"""Submissions in threads: where the store hangs they take no more, since who polls needs one."""
 _PATIENCE_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
 _LOOK_SHARE = 0.05
@@ -127,7 +127,7 @@ class Room:
                 await storing.acquire()
         except TimeoutError as error:
             raise StorageUnavailable(
-                "The storage is too slow for all that is being submitted."
+                "What is submitted cannot be stored fast enough now; send it again later."
             ) from error
         try:
             return await run_in_threadpool(function, *args, **kwargs)

@@ -104,6 +104,9 @@ def export(
             exported.without_picture += 1
             # One that was fetched before stays, but not under a label that no longer holds.
             _remove_others(out, document["id"], keep=_label(decision))
+            if (known := entries.get(document["id"])) and (out / known["file"]).is_file():
+                known["decision"] = decision
+                _draw_mask(out, document, _label(decision), decision["region"])
         else:
             label = _label(decision)
             photo = _fetch(client, out, document, label, exported)

@@ -108,7 +108,7 @@ class DataCard(_Frozen):
 
 
 SET_BY_A_PERSON = "set by a person"
-MOVED = ", moved for another camera"
+BY_GOOD_PARTS = "one good part of this camera in a hundred"
 
 
 class Manifest(_Frozen):
@@ -130,7 +130,8 @@ class Manifest(_Frozen):
     thresholds: Thresholds
     policy: Text
     """What the classifier's threshold was chosen for: `best-f1`, `recall=0.99`, `cost=20:1`; or
-    `SET_BY_A_PERSON`. Of a bundle for another camera, followed by `MOVED`."""
+    `SET_BY_A_PERSON`; of a bundle for another camera, where no defect was looked at,
+    `BY_GOOD_PARTS`."""
     limits: Limits
     quality: QualityLimits
     augmentation: Augmentation

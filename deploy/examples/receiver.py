@@ -46,9 +46,11 @@ def make_server(
     Raises ValueError for what is no secret of an endpoint.
     """
     try:
-        base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-    except ValueError as error:
-        raise ValueError("This is no secret of an endpoint: whsec_ and base64.") from error
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not key:
+        raise ValueError("This is no secret of an endpoint: whsec_ and base64.")
     seen: set[str] = set()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -94,7 +96,7 @@ if __name__ == "__main__":
     try:
         port = int(sys.argv[2]) if len(sys.argv) > 2 else 9000
         server = make_server("127.0.0.1", port, sys.argv[1], lambda text: print(text, flush=True))
-    except (ValueError, OSError) as error:
+    except (ValueError, OverflowError, OSError) as error:
         sys.exit(str(error))
     print(f"listening on port {server.server_port}", flush=True)
     server.serve_forever()

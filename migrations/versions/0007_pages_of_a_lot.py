@@ -17,9 +17,9 @@ def upgrade() -> None:
     # Over millions of rows it takes minutes, in which photos are accepted and judged. Broken off
     # anywhere, it can be run again.
     with op.get_context().autocommit_block():
-        # It waits for older transactions, and nobody for it.
+        # It waits for older transactions, of a backup too, and nobody waits for it.
         patience = op.get_bind().scalar(text("SHOW lock_timeout"))
-        op.execute("SET lock_timeout = 0")
+        op.execute("SET lock_timeout = '1h'")
         op.drop_index(_NEW, "inspections", if_exists=True, postgresql_concurrently=True)
         op.create_index(
             _NEW,

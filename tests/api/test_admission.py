@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -116,7 +115,9 @@ def test_with_the_database_away_the_last_look_stands_and_looking_goes_on(door, m
         pass
 
 
-def test_a_store_that_hangs_is_in_nobodys_way_but_those_who_submit(api, png, monkeypatch):
+def test_submissions_that_a_store_hangs_up_are_in_nobodys_way_but_their_own(
+    api, png, monkeypatch, wait_until
+):
     """As many submissions as there are threads for everything."""
     monkeypatch.setattr("api.admission._PATIENCE_SECONDS", 1.0)
     is_back = threading.Event()
@@ -138,7 +139,9 @@ def test_a_store_that_hangs_is_in_nobodys_way_but_those_who_submit(api, png, mon
             assert hanging.acquire(timeout=30)
 
         assert api.get("/v1/products").status_code == 200
-        time.sleep(1.5)  # the others have lost their patience
+        wait_until(
+            lambda: sum(one.done() for one in submitted) == 34, "the others' patience to end"
+        )
         is_back.set()
         answers = [one.result() for one in submitted]
 

@@ -155,6 +155,18 @@ def test_run_again_it_fetches_what_is_new_and_follows_what_was_decided_anew(serv
     assert service.fetched == []
 
 
+def test_what_was_decided_anew_is_told_of_a_photo_that_is_no_longer_kept(service, run, tmp_path):
+    id_ = service.decide(1, "defective", region=LEFT_HALF)
+    run()
+    service.decide(1, "defective", url=None)
+
+    run()
+
+    (line,) = (tmp_path / "out" / "decisions.ndjson").read_text().splitlines()
+    assert json.loads(line)["decision"]["region"] is None
+    assert files(tmp_path / "out") == ["decisions.ndjson", f"train/other/{id_}.png"]
+
+
 def test_an_export_of_other_days_adds_to_the_decisions(service, run, tmp_path):
     first = service.decide(1, "good")
     gone = service.decide(2, "good")

@@ -139,29 +139,29 @@ def _log_odds(scores: Scores) -> Scores:
     return np.asarray(np.log(clipped / (1 - clipped)), np.float64)
 
 
-def upper_limit(values: Scores, *, deviations: float) -> float:
+def upper_limit(values: Scores, *, deviations: float, parts: int) -> float:
     """A limit that positive, right-skewed values like these rarely pass.
 
     Of the logarithms, as `upper_limit_of_symmetric`.
     """
     logs = np.log(np.maximum(values, _SMALLEST))
-    return float(np.exp(upper_limit_of_symmetric(logs, deviations=deviations)))
+    return float(np.exp(upper_limit_of_symmetric(logs, deviations=deviations, parts=parts)))
 
 
-def upper_limit_of_symmetric(values: Scores, *, deviations: float) -> float:
+def upper_limit_of_symmetric(values: Scores, *, deviations: float, parts: int) -> float:
     """What the next value of a normal distribution passes as rarely as its mean plus `deviations`.
 
     From median and scaled median deviation: a few odd ones among the values move it little. A
     one-sided prediction interval, because twenty values know their own spread only roughly: with
-    two deviations they would let through twice as many as two hundred do.
+    two deviations they would let through twice as many as two hundred do. Photos of the same part
+    tell no more than one: `parts` is how many different ones the values are of.
     """
     median = float(np.median(values))
     spread = _NORMAL * float(np.median(np.abs(values - median)))
-    count = len(values)
-    freedom = max(1.0, _EFFICIENCY * (count - 1))
+    freedom = max(1.0, _EFFICIENCY * (parts - 1))
     widened = float(student.ppf(normal.cdf(deviations), freedom))
-    # The median of so many values is itself off, by more than their mean would be.
-    return median + widened * math.sqrt(1 + math.pi / (2 * count)) * spread
+    # The median of so few is itself off, by more than their mean would be.
+    return median + widened * math.sqrt(1 + math.pi / (2 * parts)) * spread
 
 
 def domain_limit(distances: Scores) -> float:

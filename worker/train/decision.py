@@ -76,7 +76,15 @@ def fit_decider(readings: Readings, rows: NDArray[np.bool_], policy: Policy) -> 
             near_threshold_low=low,
             near_threshold_high=high,
             anomaly_score=calibration.upper_limit(
-                readings.autoencoder.scores[is_good], deviations=ANOMALY_DEVIATIONS
+                readings.autoencoder.scores[is_good],
+                deviations=ANOMALY_DEVIATIONS,
+                parts=len(
+                    {
+                        photo.group
+                        for photo, chosen in zip(readings.photos, is_good, strict=True)
+                        if chosen
+                    }
+                ),
             ),
             domain_distance=calibration.domain_limit(readings.classifier.domain_distances[rows]),
         ),

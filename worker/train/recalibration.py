@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.errors import DefectScopeError, UnusableData
-from shared.manifest import MOVED, DataCard, Limits, Manifest, Thresholds
+from shared.manifest import BY_GOOD_PARTS, DataCard, Limits, Manifest, Thresholds
 from worker.inspect.autoencoder import (
     ResidualStats,
     anomaly_map,
@@ -81,14 +81,14 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
     engine = exact_engine(model.backbone, sha256=model.manifest.backbone.sha256)
     files, read = _read(photos, progress)
     pixels = np.stack([photo.pixels for photo in read])
-    fold_of = _draw_folds(pixels)
+    part_of = _tell_parts(pixels)
     manifest = model.manifest
     copies = COPIES if manifest.augmentation.turned else 1
     maps = _features(engine, pixels, copies=copies, seed=manifest.seed, progress=progress)
     _, deviations = read_errors(model.parts.autoencoder, pixels)
     seen = _Seen(maps, deviations)
 
-    readings = _read_out_of_fold(model.parts, seen, fold_of)
+    readings = _read_out_of_fold(model.parts, seen, part_of)
     thresholds = _thresholds(manifest, readings)
     digests = {"sha256:" + hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     with tempfile.TemporaryDirectory() as scratch:
@@ -104,7 +104,7 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
                 "model": artifact_of(file),
                 "reference": artifact_of(reference),
                 "thresholds": thresholds,
-                "policy": manifest.policy.removesuffix(MOVED) + MOVED,
+                "policy": BY_GOOD_PARTS,
                 "limits": Limits.of(
                     thresholds.anomaly_score, gradcam_high=manifest.limits.gradcam_high
                 ),
@@ -112,7 +112,7 @@ def recalibrate(bundle: Path, photos: Path, *, out: Path, progress: Progress = s
                 "data": _data_card(manifest.data, digests),
                 "recalibrated_from": model.digest,
                 # The figures of the training were measured with other thresholds.
-                "metrics": _metrics(manifest, readings, fold_of),
+                "metrics": _metrics(manifest, readings),
                 "provenance": f"{manifest.provenance} Recalibrated on {len(files)} photos of good "
                 "parts from another camera; no weight was trained on them.",
             }
@@ -194,15 +194,18 @@ class _Readings:
     margins: Tensor  # (N,)
     anomalies: Tensor  # (N,)
     distances: Tensor  # (N,)
+    part_of: Tensor  # (N,)
 
     def of(self, rows: Tensor) -> "_Readings":
-        return _Readings(self.margins[rows], self.anomalies[rows], self.distances[rows])
+        return _Readings(
+            self.margins[rows], self.anomalies[rows], self.distances[rows], self.part_of[rows]
+        )
 
 
-def _draw_folds(pixels: NDArray[np.uint8]) -> Tensor:
-    """The fold of each photo (N,); photos of one part are in one fold.
+def _tell_parts(pixels: NDArray[np.uint8]) -> Tensor:
+    """The number of the part that each photo shows (N,), from 0 on.
 
-    Raises UnusableData if there are fewer parts than folds.
+    Raises UnusableData if they are too few.
     """
     part_of = parts_of(list(pixels))
     parts = sorted(set(part_of))
@@ -211,10 +214,12 @@ def _draw_folds(pixels: NDArray[np.uint8]) -> Tensor:
             f"the {len(pixels)} photos show {len(parts)} parts, some nearly the same: at least "
             f"{MIN_PHOTOS} different good parts are needed."
         )
-    return torch.tensor([parts.index(part) % _FOLDS for part in part_of])
+    return torch.tensor([parts.index(part) for part in part_of])
 
 
-def _read_out_of_fold(parts: Parts, seen: _Seen, fold_of: Tensor) -> _Readings:
+def _read_out_of_fold(parts: Parts, seen: _Seen, part_of: Tensor) -> _Readings:
+    """Photos of one part are in one fold."""
+    fold_of = part_of % _FOLDS
     margins, anomalies, distances = (torch.zeros(len(fold_of)) for _ in range(3))
     for fold in range(_FOLDS):
         is_read = fold_of == fold
@@ -225,11 +230,12 @@ def _read_out_of_fold(parts: Parts, seen: _Seen, fold_of: Tensor) -> _Readings:
         strangeness = anomaly_map(read.deviations, adapted.good_residuals)
         anomalies[is_read] = anomaly_score(strangeness)
         distances[is_read] = adapted.domain.distance(pool(read.as_they_are))
-    return _Readings(margins, anomalies, distances)
+    return _Readings(margins, anomalies, distances, part_of)
 
 
-def _metrics(manifest: Manifest, readings: _Readings, fold_of: Tensor) -> dict[str, float]:
+def _metrics(manifest: Manifest, readings: _Readings) -> dict[str, float]:
     """Shares of the good photos, each held against thresholds from the other folds."""
+    fold_of = readings.part_of % _FOLDS
     alarms = anomalies = strangers = 0
     for fold in range(_FOLDS):
         read = readings.of(fold_of == fold)
@@ -335,20 +341,21 @@ def _thresholds(manifest: Manifest, readings: _Readings) -> Thresholds:
     """Where good photos that had no part in the statistics say that thresholds belong."""
     old = manifest.thresholds
     odds = (readings.margins / manifest.temperature).double()
+    parts = len(set(readings.part_of.tolist()))
     alarm, near = (
-        calibration.upper_limit_of_symmetric(odds.numpy(), deviations=deviations)
+        calibration.upper_limit_of_symmetric(odds.numpy(), deviations=deviations, parts=parts)
         for deviations in (ALARM_DEVIATIONS, NEAR_DEVIATIONS)
     )
     half = min(
         alarm - near,
-        _log_odds(old.defect_probability) - _log_odds(old.near_threshold_low),
+        max(0.0, _log_odds(old.defect_probability) - _log_odds(old.near_threshold_low)),
     )
     return Thresholds(
         defect_probability=_probability(alarm),
         near_threshold_low=_probability(alarm - half),
         near_threshold_high=_probability(alarm + half),
         anomaly_score=calibration.upper_limit(
-            readings.anomalies.double().numpy(), deviations=ANOMALY_DEVIATIONS
+            readings.anomalies.double().numpy(), deviations=ANOMALY_DEVIATIONS, parts=parts
         ),
         domain_distance=max(
             old.domain_distance, calibration.domain_limit(readings.distances.double().numpy())

@@ -126,27 +126,34 @@ def test_without_errors_the_band_is_empty():
 def test_a_limit_is_the_median_times_the_spread_of_logarithms():
     # Logs -2000 to 2000 in steps: median 0, absolute deviations with median 1.
     values = np.exp(np.linspace(-2.0, 2.0, 4001))
-    limit = upper_limit(values, deviations=2.0)
+    limit = upper_limit(values, deviations=2.0, parts=4001)
     assert math.log(limit) == pytest.approx(2 * 1.4826, rel=0.002)
 
 
 @pytest.mark.parametrize("count", [15, 20, 50, 200])
 def test_a_limit_from_few_values_lets_as_few_through_as_one_from_many(count):
     samples = np.exp(np.random.default_rng(0).normal(size=(3000, count)))
-    limits = np.array([upper_limit(values, deviations=2.0) for values in samples])
+    limits = np.array([upper_limit(values, deviations=2.0, parts=count) for values in samples])
     passing = norm.sf(np.log(limits)).mean()
     assert passing == pytest.approx(norm.sf(2.0), rel=0.15)  # 2.3 %
 
 
 def test_a_photo_without_any_anomaly_does_not_spoil_the_limit():
-    assert math.isfinite(upper_limit(np.array([-0.5, 0.0, 2.0, 2.5, 3.0]), deviations=2.0))
+    assert math.isfinite(upper_limit(np.array([-0.5, 0.0, 2.0, 2.5, 3.0]), deviations=2.0, parts=5))
 
 
 def test_one_odd_photo_hardly_moves_a_limit():
     values = np.exp(np.arange(5.0))
     odd = values.copy()
     odd[-1] = 1e9
-    assert upper_limit(odd, deviations=2.0) == upper_limit(values, deviations=2.0)
+    limits = [upper_limit(some, deviations=2.0, parts=5) for some in (odd, values)]
+    assert limits[0] == limits[1]
+
+
+def test_four_photos_of_each_part_tell_no_more_than_one():
+    once = np.exp(np.random.default_rng(0).normal(size=10))
+    limits = [upper_limit(some, deviations=2.0, parts=10) for some in (once, np.repeat(once, 4))]
+    assert limits[0] == pytest.approx(limits[1])
 
 
 def test_the_domain_reaches_half_as_far_again_as_nearly_all_training_photos():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared.errors import UnusableData
-from shared.manifest import MOVED, SET_BY_A_PERSON
+from shared.manifest import BY_GOOD_PARTS, SET_BY_A_PERSON
 from worker.inspect.bundle import load_bundle
 from worker.train.evaluation import evaluate, picture_source
 
@@ -86,7 +86,7 @@ def test_photos_that_lie_in_no_labels_folder_are_named_instead_of_left_out(
     [
         ({}, "Chosen in training from predictions out of fold, the classifier's for best-f1, "),
         (
-            {"recalibrated_from": "sha256:" + "1" * 64, "policy": "best-f1" + MOVED},
+            {"recalibrated_from": "sha256:" + "1" * 64, "policy": BY_GOOD_PARTS},
             "Moved to where 0 photos of good parts from another camera put them; none",
         ),
         ({"recalibrated_from": "sha256:" + "1" * 64, "policy": SET_BY_A_PERSON}, "Set by a person"),

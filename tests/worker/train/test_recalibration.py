@@ -8,7 +8,7 @@ import torch
 from scipy.special import logit
 
 from shared.errors import Conflict, DamagedBundle, UnusableData
-from shared.manifest import MOVED
+from shared.manifest import BY_GOOD_PARTS
 from worker.inspect.autoencoder import ResidualStats
 from worker.inspect.backbone import pool
 from worker.inspect.bundle import load_bundle
@@ -82,7 +82,7 @@ def test_statistics_and_thresholds_change_and_no_weight_does(bundle, good, tmp_p
     assert not torch.equal(before.parts.domain.mean, after.parts.domain.mean)
     assert manifest.metrics["calibration_photos"] == 12
     assert "classifier_auroc" not in manifest.metrics
-    assert manifest.policy == before.manifest.policy + MOVED
+    assert manifest.policy == BY_GOOD_PARTS
     assert "Recalibrated on 12 photos" in manifest.provenance
 
 
@@ -107,7 +107,7 @@ def test_the_classifiers_threshold_lies_as_far_from_good_parts_whatever_the_came
     odds = middle + spread * torch.randn(20000, generator=torch.Generator().manual_seed(0))
     other = torch.rand(20000, generator=torch.Generator().manual_seed(1)) + 1
 
-    after = _thresholds(manifest, _Readings(2.0 * odds, other, other))
+    after = _thresholds(manifest, _Readings(2.0 * odds, other, other, torch.arange(20000)))
 
     passing = (odds >= logit(after.defect_probability)).float().mean()
     assert float(passing) == pytest.approx(0.01, rel=0.15)
