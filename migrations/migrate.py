@@ -40,7 +40,6 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
     with engine.connect() as connection:
         # A migration, or waiting for another one, may take longer than any query of the service.
         connection.execute(text("SET statement_timeout = 0"))
-        connection.execute(text(f"SET lock_timeout = '{_LOCK_WAIT}'"))
         # Asked again and again: a statement that waits is what an index that is built waits for.
         while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}):
             connection.commit()
@@ -58,6 +57,8 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
 def _upgrade(connection: Connection, revision: str) -> None:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
+            connection.execute(text(f"SET lock_timeout = '{_LOCK_WAIT}'"))
+            connection.commit()
             command.upgrade(config(connection), revision)
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable | DeadlockDetected):
