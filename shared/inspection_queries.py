@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from sqlalchemy import bindparam, func, select, tuple_
 from sqlalchemy.orm import Session
 
-from shared.errors import InvalidInput, NotFound
+from shared.errors import NotFound
 from shared.ids import is_id
+from shared.paging import not_ours
 from shared.tables import (
     TERMINAL,
     Inspection,
@@ -145,6 +146,4 @@ def read_token(token: str) -> tuple[datetime, str]:
         # In UTC: PostgreSQL knows fewer time zones than ISO 8601 can write.
         return datetime.fromisoformat(at).astimezone(UTC), id_
     except (ValueError, OverflowError) as error:
-        raise InvalidInput(
-            "This page_token is not one that we gave; start again without it.", field="page_token"
-        ) from error
+        raise not_ours() from error

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Row, Select, select
 from sqlalchemy.orm import Session
 
-from shared.errors import InvalidInput, NotFound
+from shared.errors import NotFound
+from shared.paging import read_number
 from shared.tables import ModelVersion, Product
 
 _FIELDS = ("policy", "metrics", "provenance", "defect_types", "recalibrated_from", "created_at")
@@ -41,12 +42,7 @@ def page(
     """Newest first, and the token of the next page: empty on the last."""
     query = _select().where(ModelVersion.product_id == product.id)
     if page_token:
-        if not (page_token.isascii() and page_token.isdigit() and len(page_token) < 10):
-            raise InvalidInput(
-                "This page_token is not one that we gave; start again without it.",
-                field="page_token",
-            )
-        query = query.where(ModelVersion.version < int(page_token))
+        query = query.where(ModelVersion.version < read_number(page_token, largest=2**31 - 1))
     rows = session.execute(query.order_by(ModelVersion.version.desc()).limit(page_size + 1)).all()
     cards = [_card(row, product) for row in rows[:page_size]]
     return cards, str(cards[-1].version) if len(rows) > page_size else ""
