@@ -24,9 +24,19 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _BIT_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _GREY, _RGB, _PALETTE, _GREY_ALPHA = 0, 2, 3, 4
 _READ_ONCE = frozenset({b"PLTE", b"tRNS", b"eXIf"})
-DEFLATE_LIMIT = 1032
+_DEFLATE_LIMIT = 1032
 """Bytes that one byte of deflated data can become at most: 258 for two bits."""
-_IEND = b"\0\0\0\0IEND" + zlib.crc32(b"IEND").to_bytes(4)
+_WHOLE = ((0, 0, 1, 1),)
+_ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+"""Passes: first column and row, and how far it is to the next."""
 
 _SEND_AGAIN = "Send the whole file again."
 _SAVE_AGAIN = "Save it again with another program, or as a JPEG."
@@ -40,6 +50,7 @@ class PngStructure:
     height: int
     bit_depth: int
     colour_type: int
+    is_interlaced: bool
     coded_chunks: memoryview
     """All IDAT, one behind the other."""
     coded_bytes: int
@@ -47,9 +58,10 @@ class PngStructure:
     """In a grey picture without alpha: the sample value that is see-through."""
     exif: bytes | None
     """The TIFF block, as it is: it may be broken."""
-    essentials: tuple[bytes | memoryview, ...]
-    """The parts that make the pixels. Joined they are a PNG without metadata and animation;
-    `transparent_grey` is not in it, because decoders disagree on what to do with it."""
+    beginning: bytes
+    """What stands before the picture data and makes pixels: signature, header, palette and
+    transparency. `transparent_grey` is not in it, because decoders disagree on what to do with it.
+    """
 
     @property
     def sample_bytes(self) -> int:
@@ -59,13 +71,27 @@ class PngStructure:
         return self.width * self.height * channels * each
 
     @property
+    def filtered_bytes(self) -> int:
+        """What the picture data are once they are inflated: rows, each behind its filter's byte."""
+        total = 0
+        for left, top, right, down in _ADAM7 if self.is_interlaced else _WHOLE:
+            columns, rows = -(-(self.width - left) // right), -(-(self.height - top) // down)
+            if columns > 0:
+                total += rows * (1 + -(-columns * self._bits // 8))
+        return total
+
+    @property
     def codable_pixels(self) -> int:
         """No more pixels than these fit into the compressed data."""
-        bits = self.bit_depth * _CHANNELS[self.colour_type]
-        return self.coded_bytes * DEFLATE_LIMIT * 8 // bits
+        return self.coded_bytes * _DEFLATE_LIMIT * 8 // self._bits
+
+    @property
+    def _bits(self) -> int:
+        """Of a pixel, as it is coded."""
+        return self.bit_depth * _CHANNELS[self.colour_type]
 
     def deflated(self) -> Iterator[memoryview]:
-        """The compressed samples, piece by piece."""
+        """The compressed picture data, piece by piece."""
         at = 0
         while at < len(self.coded_chunks):
             (length,) = struct.unpack_from(">I", self.coded_chunks, at)
@@ -91,7 +117,7 @@ def walk(data: bytes) -> PngStructure:
     """
     view = memoryview(data)
     chunks = _chunks(data)
-    width, height, bit_depth, colour_type = _read_header(data, next(chunks, None))
+    width, height, bit_depth, colour_type, is_interlaced = _read_header(data, next(chunks, None))
     first: dict[bytes, _Chunk] = {}  # of each kind that counts once
     coded_start = coded_end = coded_bytes = 0
     for chunk in chunks:
@@ -112,7 +138,7 @@ def walk(data: bytes) -> PngStructure:
         chunk if chunk is not None and chunk.start < coded_start else None
         for chunk in (first.get(b"PLTE"), first.get(b"tRNS"))
     )
-    parts: list[bytes | memoryview] = [view[:33]]  # signature and IHDR
+    parts = [view[:33]]  # signature and IHDR
     if colour_type == _PALETTE:
         if palette is None:
             _refuse("lacks its palette", _SEND_AGAIN)
@@ -122,12 +148,12 @@ def walk(data: bytes) -> PngStructure:
             _refuse("fails the checksum of its transparency", _SEND_AGAIN)
         if colour_type in (_RGB, _PALETTE):
             parts.append(view[transparency.start : transparency.end])
-    parts += [view[coded_start:coded_end], _IEND]
     return PngStructure(
         width=width,
         height=height,
         bit_depth=bit_depth,
         colour_type=colour_type,
+        is_interlaced=is_interlaced,
         coded_chunks=view[coded_start:coded_end],
         coded_bytes=coded_bytes,
         transparent_grey=(
@@ -136,7 +162,7 @@ def walk(data: bytes) -> PngStructure:
             else None
         ),
         exif=_sound_exif(data, first.get(b"eXIf")),
-        essentials=tuple(parts),
+        beginning=b"".join(parts),
     )
 
 
@@ -202,8 +228,8 @@ def _sound_exif(data: bytes, chunk: _Chunk | None) -> bytes | None:
     return data[chunk.body : chunk.body_end]
 
 
-def _read_header(data: bytes, chunk: _Chunk | None) -> tuple[int, int, int, int]:
-    """Width, height, bit depth and colour type."""
+def _read_header(data: bytes, chunk: _Chunk | None) -> tuple[int, int, int, int, bool]:
+    """Width, height, bit depth, colour type and whether it is interlaced."""
     if chunk is None or chunk.kind != b"IHDR" or chunk.body_end - chunk.body != 13:
         _refuse("does not start with its header", _SEND_AGAIN)
     width, height, bit_depth, colour_type, compression, filtering, interlacing = struct.unpack_from(
@@ -215,7 +241,7 @@ def _read_header(data: bytes, chunk: _Chunk | None) -> tuple[int, int, int, int]
         _refuse(f"has colour type {colour_type} with {bit_depth} bits", _SAVE_AGAIN)
     if compression or filtering or interlacing > 1:
         _refuse("is packed in a way that PNG does not have", _SAVE_AGAIN)
-    return width, height, bit_depth, colour_type
+    return width, height, bit_depth, colour_type, bool(interlacing)
 
 
 def size_of(start: bytes) -> tuple[int, int] | None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from shared.errors import UnreadableImage
-from shared.png_structure import MAX_CHUNKS, SIGNATURE, walk
+from shared.png_structure import MAX_CHUNKS, SIGNATURE, PngStructure, walk
 
 TEN_MB = 10 * 1024 * 1024
 
@@ -46,6 +46,11 @@ def by_pillow(mode: str = "RGB", **options: object) -> bytes:
     return file.getvalue()
 
 
+def bare(structure: PngStructure) -> bytes:
+    """The parts of the picture that make pixels, as a file."""
+    return structure.beginning + bytes(structure.coded_chunks) + IEND
+
+
 def problem_of(data: bytes) -> str:
     with pytest.raises(UnreadableImage) as caught:
         walk(data)
@@ -71,15 +76,15 @@ def test_a_file_cut_off_anywhere_is_refused():
     assert "is cut off" in problem_of(whole[:-1])
 
 
-def test_essentials_are_the_same_picture_without_its_metadata():
+def test_beginning_and_picture_data_are_the_same_picture_without_its_metadata():
     texts = PngImagePlugin.PngInfo()
     texts.add_text("Comment", "made in a test" * 1000, zip=True)
     data = by_pillow("P", pnginfo=texts, icc_profile=b"profile" * 30_000, transparency=3)
 
-    bare = b"".join(walk(data).essentials)
+    less = bare(walk(data))
 
-    assert len(bare) < len(data)
-    with Image.open(io.BytesIO(bare)) as one, Image.open(io.BytesIO(data)) as other:
+    assert len(less) < len(data)
+    with Image.open(io.BytesIO(less)) as one, Image.open(io.BytesIO(data)) as other:
         one.load()
         assert one.info == {"transparency": 3}
         assert one.convert("RGBA").tobytes() == other.convert("RGBA").tobytes()
@@ -107,7 +112,7 @@ def test_compressed_text_is_stepped_over_and_never_reaches_a_decoder():
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert b"".join(structure.essentials) == grey()
+    assert bare(structure) == grey()
     assert peak_bytes < 100_000
 
 
@@ -118,7 +123,7 @@ def test_of_an_animation_the_still_is_taken():
 
     structure = walk(png(header(), control, frame_control, IDAT, frame_control, second, IEND))
 
-    assert b"".join(structure.essentials) == grey()
+    assert bare(structure) == grey()
 
 
 def test_bytes_behind_the_end_are_ignored():
@@ -145,7 +150,7 @@ def test_a_see_through_grey_is_told_apart_from_the_parts():
     structure = walk(grey(chunk(b"tRNS", b"\0\7")))
 
     assert structure.transparent_grey == 7
-    assert b"".join(structure.essentials) == grey()
+    assert bare(structure) == grey()
 
 
 PALETTE = chunk(b"PLTE", bytes(6))
@@ -196,6 +201,30 @@ def test_no_more_pixels_than_deflate_can_pack_are_believed():
     assert colour.codable_pixels == colour.coded_bytes * 1032 // 3
     # All zeros, as small as deflate makes them, at one byte a pixel.
     assert walk(grey()).codable_pixels >= 200 * 160
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "P"])
+def test_how_much_the_picture_data_become_is_known(mode):
+    structure = walk(by_pillow(mode))
+
+    assert structure.filtered_bytes == len(zlib.decompress(b"".join(structure.deflated())))
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "passes"),
+    # Adam7 as the specification draws it: columns and rows of each pass.
+    [
+        (8, 8, [(1, 1), (1, 1), (2, 1), (2, 2), (4, 2), (4, 4), (8, 4)]),
+        (1, 1, [(1, 1)]),
+        (4, 1, [(1, 1), (1, 1), (2, 1)]),
+        (5, 5, [(1, 1), (1, 1), (2, 1), (1, 2), (3, 1), (2, 3), (5, 2)]),
+    ],
+)
+def test_of_an_interlaced_picture_every_pass_counts(width, height, passes):
+    start = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 1)
+    structure = walk(png(chunk(b"IHDR", start), IDAT, IEND))
+
+    assert structure.filtered_bytes == sum(rows * (1 + 3 * columns) for columns, rows in passes)
 
 
 def test_a_flood_of_empty_chunks_is_refused_quickly():

@@ -2,15 +2,13 @@
 
 JPEG goes through TurboJPEG, told to take every warning for an error: OpenCV and
 Pillow hand out a picture that is half grey where data are missing or damaged.
-PNG goes through OpenCV, whose libpng is strict by itself. Both are given only
-the parts of the file that make pixels, so that broken or hostile metadata can
-do nothing, and orientation is applied here, once.
+PNG is inflated by ISA-L and goes through OpenCV, whose libpng is strict by itself.
+Both are given only the parts of the file that make pixels, so that broken or
+hostile metadata can do nothing, and orientation is applied here, once.
 """
 
 import re
 import struct
-import zlib
-from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -21,7 +19,8 @@ from numpy.typing import NDArray
 from shared.errors import UnreadableImage
 from shared.image_headers import read_structure
 from shared.jpeg_structure import JpegStructure
-from shared.png_structure import DEFLATE_LIMIT, PngStructure
+from shared.png_structure import PngStructure
+from worker.inspect.inflate import stored
 
 # Pictures are decoded side by side in threads; more threads below those only fight for the cores.
 cv2.setNumThreads(1)
@@ -33,11 +32,6 @@ _ORIENTATION_TAG = 0x0112
 _SHORT = 3
 _STRIP = 128
 """Rows."""
-_MOST_INFLATED = 1200 << 20
-"""Bytes; samples of the largest picture take 135 MB. libpng inflates to the end whatever comes
-behind the last row, 2.5 s for each GB, and 10 MB can hold ten of them. This much takes as long as
-the largest picture. To look takes as long as to inflate: usual photos, below 1.2 MB, are spared."""
-_PIECE = 1 << 16
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 
 
@@ -108,11 +102,8 @@ def _cmyk_to_rgb(cmyk: Pixels) -> Pixels:
 
 
 def _decode_png(structure: PngStructure) -> Pixels:
-    if structure.coded_bytes * DEFLATE_LIMIT > _MOST_INFLATED:  # others cannot become so much
-        _check_inflated(structure.deflated())
-    png = np.frombuffer(b"".join(structure.essentials), np.uint8)
     try:
-        pixels = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
+        pixels = cv2.imdecode(np.frombuffer(stored(structure), np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise UnreadableImage(
             f"The picture data of the PNG cannot be decoded ({error.err}). Save it again."
@@ -128,31 +119,6 @@ def _decode_png(structure: PngStructure) -> Pixels:
         return _over_white(pixels)
     to_rgb = cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB
     return np.asarray(cv2.cvtColor(_to_8_bits(pixels), to_rgb), np.uint8)
-
-
-def _check_inflated(deflated: Iterable[memoryview]) -> None:
-    """Raise UnreadableImage for picture data that become far more than any picture."""
-    inflater, inflated = zlib.decompressobj(), 0
-    try:
-        # Small pieces, because what is left of one is copied after each step.
-        for piece in _pieces(deflated):
-            waiting: bytes | memoryview = piece
-            while waiting and not inflater.eof:
-                inflated += len(inflater.decompress(waiting, 16 * _PIECE))
-                waiting = inflater.unconsumed_tail
-                if inflated > _MOST_INFLATED:
-                    raise UnreadableImage(
-                        f"The picture data of the PNG become more than {_MOST_INFLATED:,} bytes, "
-                        "far more than its pixels. Save it again."
-                    )
-    except zlib.error:
-        pass  # libpng says what is wrong with them
-
-
-def _pieces(chunks: Iterable[memoryview]) -> Iterator[memoryview]:
-    for chunk in chunks:
-        for at in range(0, len(chunk), _PIECE):
-            yield chunk[at : at + _PIECE]
 
 
 def _to_8_bits(samples: MatLike) -> MatLike:
