@@ -41,7 +41,8 @@ def raw(model: ProductModel, engine: str, pixels: NDArray[np.uint8]) -> Callable
     if engine == openvino_engine.INT8 and model.quantised is not None:
         graph = read_quantised_graph(model.quantised)
     else:
-        graph = read_graph(model.backbone, sha256=sha256)
+        in_bf16 = engine == openvino_engine.BF16
+        graph = read_graph(model.backbone, sha256=sha256, in_bf16=in_bf16)
     precision = "bf16" if engine == openvino_engine.BF16 else "f32"
     network = ov.Core().compile_model(
         graph,

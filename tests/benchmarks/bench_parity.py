@@ -89,7 +89,11 @@ def main() -> None:
             openvino_engine.INT8, quantise_graph(graph, good), backbone_sha256=sha256
         ),
         **{
-            name: OpenVinoEngine(name, graph, backbone_sha256=sha256)
+            name: OpenVinoEngine(
+                name,
+                read_graph(model.backbone, sha256=sha256, in_bf16=name == openvino_engine.BF16),
+                backbone_sha256=sha256,
+            )
             for name in (openvino_engine.BF16, openvino_engine.FP32)
         },
     }

@@ -197,7 +197,8 @@ def _make(name: str, model: ProductModel) -> Engine:
     if name == openvino_engine.INT8 and model.quantised is not None:
         graph = read_quantised_graph(model.quantised)
     else:
-        graph = read_graph(model.backbone, sha256=sha256)
+        in_bf16 = name == openvino_engine.BF16
+        graph = read_graph(model.backbone, sha256=sha256, in_bf16=in_bf16)
     return OpenVinoEngine(name, graph, backbone_sha256=sha256)
 
 

@@ -22,14 +22,15 @@ _EPSILON = 1e-5
 Weights = Mapping[str, NDArray[np.float32]]
 
 
-def densenet_graph(weights: Weights) -> ov.Model:
+def densenet_graph(weights: Weights, *, in_bf16: bool = False) -> ov.Model:
     """One photo (1, 256, 256, 3) RGB, uint8, in; its maps after norm5 (1, 1024, 8, 8) out.
 
-    weights: of torchvision's `densenet121().features`, by name.
+    weights: of torchvision's `densenet121().features`, by name. `in_bf16`: as it loses least where
+    it is computed in bf16; otherwise it costs a little more than it has to.
     """
     photo = ops.parameter([1, SIDE, SIDE, 3], np.uint8, "photo")
     nodes = ops.transpose(ops.convert(photo, np.float32), np.array([0, 3, 1, 2]))
-    nodes = ops.relu(_first_convolution(nodes, weights))
+    nodes = ops.relu(_first_convolution(nodes, weights, in_bf16=in_bf16))
     nodes = ops.max_pool(
         nodes, [2, 2], [1, 1], [1, 1], [1, 1], [3, 3], "floor", "explicit", "i64", 0
     ).output(0)
@@ -48,26 +49,27 @@ def densenet_graph(weights: Weights) -> ov.Model:
     return ov.Model([_norm(nodes, weights, "norm5")], [photo], "densenet121")
 
 
-def _first_convolution(photo: ov.Node, weights: Weights) -> ov.Node:
-    """Normalisation, conv0 and norm0 as one convolution that loses nothing in bf16.
+def _first_convolution(photo: ov.Node, weights: Weights, *, in_bf16: bool) -> ov.Node:
+    """Normalisation, conv0 and norm0 as one: their factors go into the weights.
 
     Most of what bf16 costs, it would cost here: the normalised photo rounded to eight bits, then
-    the weights. So the photo stays whole numbers, which bf16 holds exactly, and the factors go
-    into the weights, which come in two parts: rounded to bf16, and what rounding left. A channel
-    of ones brings the rest of the mean; where the photo ends, it ends as well.
+    the weights. So there the photo stays whole numbers, which bf16 holds exactly, and the weights
+    come in two parts: rounded to bf16, and what rounding left. What lies around the photo is the
+    mean, and in bf16 the whole number next to it.
     """
     mean, std = (np.array(v, np.float64) * 255 for v in (IMAGENET_MEAN, IMAGENET_STD))
-    middle = np.rint(mean)
+    middle = np.rint(mean) if in_bf16 else mean
     scale, summand = _scale_and_summand(weights, "norm0")
-    kernel = weights["conv0.weight"] * scale.reshape(-1, 1, 1, 1) / std.reshape(1, -1, 1, 1)
-    of_ones = (kernel * (middle - mean).reshape(1, -1, 1, 1)).sum(axis=1, keepdims=True)
-    exact = np.asarray(np.concatenate([kernel, of_ones], axis=1), np.float32)
-    rounded = _to_bf16(exact)
-    ones = ops.constant(np.ones((1, 1, SIDE, SIDE), np.float32))
+    exact = weights["conv0.weight"] * scale.reshape(-1, 1, 1, 1) / std.reshape(1, -1, 1, 1)
+    of_middle = (exact * (middle - mean).reshape(1, -1, 1, 1)).sum(axis=(1, 2, 3))
+    kernel = exact.astype(np.float32)
     centred = ops.subtract(photo, middle.astype(np.float32).reshape(1, -1, 1, 1))
-    inputs = ops.concat([centred, ones, centred, ones], 1)
-    nodes = _convolve(inputs, np.concatenate([rounded, exact - rounded], axis=1), stride=2)
-    return ops.add(nodes, summand.reshape(1, -1, 1, 1))
+    if in_bf16:
+        rounded = _to_bf16(kernel)
+        kernel = np.concatenate([rounded, kernel - rounded], axis=1)
+        centred = ops.concat([centred, centred], 1)
+    nodes = _convolve(centred, kernel, stride=2)
+    return ops.add(nodes, (summand + of_middle).astype(np.float32).reshape(1, -1, 1, 1))
 
 
 def _to_bf16(values: NDArray[np.float32]) -> NDArray[np.float32]:

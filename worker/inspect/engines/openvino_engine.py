@@ -147,12 +147,16 @@ class _SecondOpinion(nn.Module):
         return second_opinion(photos, self.autoencoder, self.good)
 
 
-def read_graph(backbone: Path, *, sha256: str) -> ov.Model:
-    """The backbone of this file. Raises DamagedBundle if it is not of the digest or no backbone."""
+def read_graph(backbone: Path, *, sha256: str, in_bf16: bool = False) -> ov.Model:
+    """The backbone of this file, see `densenet_graph`.
+
+    Raises DamagedBundle if it is not of the digest or no backbone.
+    """
     verify(backbone, sha256)
     try:
         return densenet_graph(
-            {name: weight.astype(np.float32) for name, weight in load_file(backbone).items()}
+            {name: weight.astype(np.float32) for name, weight in load_file(backbone).items()},
+            in_bf16=in_bf16,
         )
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise DamagedBundle(f"{backbone} does not hold the weights of DenseNet-121") from error

@@ -41,7 +41,9 @@ def make(name, model):
     if name.startswith("cuda"):
         # Without a GPU: the same layers, batches and precision, no streams and graphs.
         return CudaEngine(name, model.backbone, sha256=sha256, device="cpu")
-    return OpenVinoEngine(name, read_graph(model.backbone, sha256=sha256), backbone_sha256=sha256)
+    in_bf16 = name == openvino_engine.BF16
+    graph = read_graph(model.backbone, sha256=sha256, in_bf16=in_bf16)
+    return OpenVinoEngine(name, graph, backbone_sha256=sha256)
 
 
 def is_openvino(engine):
