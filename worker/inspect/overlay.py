@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 OPACITY = 0.45
 JPEG_QUALITY = 90
+_JET = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_JET)
+"""Its colours, BGR; told by name alone, OpenCV makes them anew for every map."""
 
 
 def scale(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
@@ -27,7 +29,7 @@ def draw_overlay(photo: NDArray[np.uint8], heat: NDArray[np.float32]) -> bytes:
     size = (photo.shape[1], photo.shape[0])
     # Rounded before the colours are looked up: JET has 256 of them.
     levels = np.rint(cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR) * 255)
-    colours = cv2.applyColorMap(levels.astype(np.uint8), cv2.COLORMAP_JET)  # BGR
+    colours = cv2.applyColorMap(levels.astype(np.uint8), _JET)
     blended = cv2.addWeighted(
         colours, OPACITY, cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), 1 - OPACITY, 0
     )
