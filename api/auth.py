@@ -44,12 +44,13 @@ def forget(key_ids: Iterable[str]) -> None:
             del _remembered[name]
 
 
-async def _caller(
+async def _identify(
     request: Request,
     gateway: AppGateway,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     header: Annotated[str | None, Security(_header)],
-) -> Caller:
+) -> None:
+    """Note who calls for whoever asks later: FastAPI would go through all of this each time."""
     key = bearer.credentials if bearer else header
     if key:
         caller = await _remembered_or(key, _authenticate)
@@ -61,7 +62,7 @@ async def _caller(
     else:
         raise Unauthenticated("Send an API key: `Authorization: Bearer ds_…` or `X-API-Key: ds_…`.")
     count(request, gateway, caller)
-    return caller
+    request.state.caller = caller
 
 
 def check_page(request: Request, token: str, sent: str) -> None:
@@ -118,8 +119,9 @@ def _find_session(token: str) -> Caller:
         return sessions.find(session, token).caller
 
 
-def _requires(scope: Scope) -> Callable[[Caller], Awaitable[Caller]]:
-    async def check(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+def _requires(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
+    async def check(request: Request) -> Caller:
+        caller: Caller = request.state.caller
         if not caller.may(scope):
             raise Forbidden(f"This key lacks the scope {scope.value!r}.")
         return caller
@@ -127,8 +129,9 @@ def _requires(scope: Scope) -> Callable[[Caller], Awaitable[Caller]]:
     return check
 
 
-FIRST = Depends(_caller)
-"""Of a whole router: who has no key learns nothing, not even which ids could be."""
+FIRST = Depends(_identify)
+"""Of every router that asks who calls: who has no key learns nothing, not even which ids could be.
+"""
 Submitter = Annotated[Caller, Depends(_requires(Scope.SUBMIT))]
 Reader = Annotated[Caller, Depends(_requires(Scope.READ))]
 Reviewer = Annotated[Caller, Depends(_requires(Scope.REVIEW))]
