@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm as normal
 from scipy.stats import t as student
+from sklearn.linear_model import LogisticRegression
 
 from shared.errors import InvalidInput
 from shared.manifest import QualityLimits
@@ -24,6 +25,8 @@ Flags = NDArray[np.bool_]
 _TEMPERATURES = np.geomspace(0.2, 20.0, 461)
 _PROBABILITY_EDGE = 1e-6
 _SMALLEST = 1e-6
+_INVERSE_STRENGTH = 1e3
+"""Of what keeps a curve from becoming a step where good and defective do not overlap."""
 _NORMAL = 1.4826
 """Median deviations in a standard deviation of a normal distribution."""
 _EFFICIENCY = 0.37
@@ -79,30 +82,41 @@ class Policy:
     def threshold(self, scores: Scores, is_defective: Flags, worth: Scores | None = None) -> float:
         """The threshold that suits the policy best, a score at or above it being defective.
 
-        Halfway between two neighbouring scores, or just below all. Of equally good ones for best
-        F1 and for the costs the lowest, because an escape costs more than a false alarm; for a
-        recall the highest that reaches it. `worth` (N,): how much each score counts, 1 where not
-        given.
+        Scores are probabilities. Halfway between two neighbouring ones, or just below all. For a
+        recall the highest threshold that reaches it on these photos. For best F1 and for costs the
+        best that is to be expected by a logistic curve through all scores (plug-in rule, Ye et al.
+        2012), not by what the few photos near the threshold happened to be. `worth` (N,): how much
+        each score counts, 1 where not given.
         """
         counts = np.ones(len(scores)) if worth is None else worth
         order = np.sort(np.unique(scores))
         # Half the lowest score is below it by more than the rounding of serving.
         candidates = np.concatenate([[order[0] / 2], (order[1:] + order[:-1]) / 2])
-        # At each candidate: how much of either class lies at or above it.
-        hits = _at_or_above(scores[is_defective], counts[is_defective], candidates)
-        alarms = _at_or_above(scores[~is_defective], counts[~is_defective], candidates)
-        defects = float(counts[is_defective].sum())
         name, _, value = self.text.partition("=")
         if name == "recall":
+            hits = _at_or_above(scores[is_defective], counts[is_defective], candidates)
             # The lowest candidate finds everything, so there is always one.
-            reaching = hits >= float(value) * defects - 1e-9
+            reaching = hits >= float(value) * float(counts[is_defective].sum()) - 1e-9
             return float(candidates[reaching][-1])
+        chances = _chances(scores, is_defective, counts)
+        # At each candidate: how much of either class is to be expected at or above it.
+        hits = _at_or_above(scores, counts * chances, candidates)
+        alarms = _at_or_above(scores, counts * (1 - chances), candidates)
+        defects = float((counts * chances).sum())
         if name == "cost":
             escape, _, alarm = value.partition(":")
             costs = float(escape) * (defects - hits) + float(alarm) * alarms
             return float(candidates[int(np.argmin(costs))])
         found = 2 * hits / (hits + alarms + defects)
         return float(candidates[int(np.argmax(found))])
+
+
+def _chances(scores: Scores, is_defective: Flags, counts: Scores) -> Scores:
+    """How probable a defect is at each score where good and defective are as frequent as here."""
+    log_odds = _log_odds(scores)[:, None]
+    curve = LogisticRegression(C=_INVERSE_STRENGTH, max_iter=1000)
+    curve.fit(log_odds, is_defective, sample_weight=counts)
+    return np.asarray(curve.predict_proba(log_odds)[:, 1], np.float64)
 
 
 def _at_or_above(scores: Scores, counts: Scores, thresholds: Scores) -> Scores:

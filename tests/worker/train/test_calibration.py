@@ -30,18 +30,42 @@ def test_the_best_threshold_lies_halfway_between_the_classes_where_they_part():
     assert threshold("best-f1", [0.1, 0.2, 0.6, 0.9], "..xx") == pytest.approx(0.4)
 
 
-def test_the_best_threshold_weighs_escapes_against_false_alarms_by_f1():
-    # Above 0.45: finds 3 of 3 with 1 false alarm, F1 = 6/7. Above 0.65: 2 of 3, none, F1 = 4/5.
-    scores = [0.1, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8]
-    assert threshold("best-f1", scores, "...x.xx") == pytest.approx(0.45)
+def calibrated(count=4000, seed=0):
+    """Probabilities that are as sure as they are right, a sixth of them of defects."""
+    rng = np.random.default_rng(seed)
+    scores = 1 / (1 + np.exp(-rng.normal(-3, 2.5, count)))
+    return scores, rng.random(count) < scores
 
 
-def test_of_equally_good_thresholds_the_lowest_is_taken():
-    # Above 0.15: 2 found, 2 false alarms, F1 = 4/6. Above 0.65: 1 found, none, F1 = 2/3.
-    scores = [0.1, 0.2, 0.4, 0.6, 0.7]
-    assert threshold("best-f1", scores, ".x..x") == pytest.approx(0.15)
-    # Above 0.15: 2 false alarms cost 2. Above 0.65: 1 escape costs 2.
-    assert threshold("cost=2:1", scores, ".x..x") == pytest.approx(0.15)
+def test_the_best_threshold_is_half_of_the_f1_that_it_reaches():
+    # As it has to be where probabilities are right (Lipton et al. 2014).
+    scores, is_defective = calibrated()
+    best = Policy("best-f1").threshold(scores, is_defective)
+    found = scores >= best
+    f1 = 2 * (found & is_defective).sum() / (found.sum() + is_defective.sum())
+    assert best == pytest.approx(f1 / 2, abs=0.03)
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("cost=3:1", 0.25), ("cost=1:4", 0.8)])
+def test_a_defect_as_probable_as_costs_ask_for_is_called_one(policy, expected):
+    scores, is_defective = calibrated()
+    assert Policy(policy).threshold(scores, is_defective) == pytest.approx(expected, abs=0.03)
+
+
+def test_few_photos_say_more_by_their_curve_than_by_who_happened_to_be_near():
+    def counted(scores, is_defective):
+        def f1(limit):
+            found = scores >= limit
+            return 2 * (found & is_defective).sum() / (found.sum() + is_defective.sum())
+
+        return max(scores, key=f1)
+
+    draws = [calibrated(count=200, seed=seed) for seed in range(40)]
+    spread, by_counting = (
+        np.std([choose(*draw) for draw in draws])
+        for choose in (Policy("best-f1").threshold, counted)
+    )
+    assert spread < 0.7 * by_counting
 
 
 def test_a_wanted_recall_is_reached_with_the_fewest_false_alarms():
@@ -51,13 +75,6 @@ def test_a_wanted_recall_is_reached_with_the_fewest_false_alarms():
     assert threshold("recall=0.75", scores, defective) == pytest.approx(0.35)
     assert threshold("recall=0.74", scores, defective) == pytest.approx(0.35)
     assert threshold("recall=0.5", scores, defective) == pytest.approx(0.55)
-
-
-def test_costs_decide_between_an_escape_and_false_alarms():
-    # The lowest defect lies under two good parts: finding it costs two false alarms.
-    scores = [0.1, 0.3, 0.4, 0.5, 0.9]
-    assert threshold("cost=3:1", scores, ".x..x") == pytest.approx(0.2)
-    assert threshold("cost=1.5:1", scores, ".x..x") == pytest.approx(0.7)
 
 
 def test_a_score_that_is_worth_less_moves_the_threshold_less():
