@@ -1,7 +1,7 @@
 """The picture data of a PNG, inflated by ISA-L and packed anew without compression.
 
-libpng spends most of its time in zlib; ISA-L inflates in less than half of that. It inflates as
-much as the picture takes and no more, so gigabytes behind the last row cost nothing.
+libpng spends most of its time in zlib, which is slower at it. As much is inflated as the picture
+takes and no more, so gigabytes behind the last row cost nothing.
 """
 
 import struct
