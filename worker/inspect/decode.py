@@ -20,7 +20,7 @@ from shared.errors import UnreadableImage
 from shared.image_headers import read_structure
 from shared.jpeg_structure import JpegStructure
 from shared.png_structure import PngStructure
-from worker.inspect.inflate import stored
+from worker.inspect.inflate import without_metadata
 
 # Pictures are decoded side by side in threads; more threads below those only fight for the cores.
 cv2.setNumThreads(1)
@@ -102,8 +102,9 @@ def _cmyk_to_rgb(cmyk: Pixels) -> Pixels:
 
 
 def _decode_png(structure: PngStructure) -> Pixels:
+    png = np.frombuffer(without_metadata(structure), np.uint8)
     try:
-        pixels = cv2.imdecode(np.frombuffer(stored(structure), np.uint8), cv2.IMREAD_UNCHANGED)
+        pixels = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise UnreadableImage(
             f"The picture data of the PNG cannot be decoded ({error.err}). Save it again."

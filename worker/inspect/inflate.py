@@ -14,27 +14,38 @@ from shared.png_structure import PngStructure
 
 _MOST_IN_BLOCK = 65_535
 """Bytes of a stored block (RFC 1951, 3.2.4)."""
+_MOST_STORED = 64 << 20
+"""Bytes. OpenCV holds all samples twice while it decodes: a third time, the largest pictures would
+need 405 MB."""
 _BLOCK_HEADER = struct.Struct("<?HH")
 _ZLIB_HEADER = b"\x78\x01"
 _IEND = b"\0\0\0\0IEND" + isal_zlib.crc32(b"IEND").to_bytes(4)
 
 
-def stored(structure: PngStructure) -> bytearray:
-    """The same picture as a PNG without metadata, its data in stored blocks.
+def without_metadata(structure: PngStructure) -> bytes | bytearray:
+    """The same picture as a PNG of what makes its pixels, as fast to decode as it can be.
 
     Raises UnreadableImage for data that cannot be inflated, end too early or fail their own sum.
-    What comes behind the last row is not looked at.
+    What comes behind the last row is not looked at, but refused in the largest pictures.
     """
+    if structure.filtered_bytes <= _MOST_STORED:
+        return _stored(structure)
+    for _ in _inflate(structure, may_go_on=False):
+        pass
+    return b"".join((structure.beginning, structure.coded_chunks, _IEND))
+
+
+def _stored(structure: PngStructure) -> bytearray:
     size = structure.filtered_bytes
     blocks = -(-size // _MOST_IN_BLOCK)
     length = len(_ZLIB_HEADER) + blocks * _BLOCK_HEADER.size + size + 4
     body = len(structure.beginning) + 8
-    # Made at once and in full: for the largest picture another copy would be 135 MB.
+    # Made at once and in full, so that there is no other copy.
     png = bytearray(body + length + 4 + len(_IEND))
     png[:body] = structure.beginning + struct.pack(">I4s", length, b"IDAT")
     png[body : (at := body + len(_ZLIB_HEADER))] = _ZLIB_HEADER
     adler = 1
-    for number, block in enumerate(_inflate(structure), start=1):
+    for number, block in enumerate(_inflate(structure, may_go_on=True), start=1):
         _BLOCK_HEADER.pack_into(png, at, number == blocks, len(block), len(block) ^ 0xFFFF)
         at += _BLOCK_HEADER.size
         png[at : (at := at + len(block))] = block
@@ -46,7 +57,7 @@ def stored(structure: PngStructure) -> bytearray:
     return png
 
 
-def _inflate(structure: PngStructure) -> Iterator[bytes]:
+def _inflate(structure: PngStructure, *, may_go_on: bool) -> Iterator[bytes]:
     """The rows of the picture; each piece but the last is as large as a block can be."""
     inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_ZLIB)
     waiting = b"".join(structure.deflated())
@@ -60,11 +71,15 @@ def _inflate(structure: PngStructure) -> Iterator[bytes]:
             missing -= wanted
             yield block
         # The sum that stands at the end is compared when it is reached.
-        is_whole = not missing and (inflater.eof or inflater.decompress(b"", 1) or inflater.eof)
+        behind = b"" if missing or inflater.eof else inflater.decompress(b"", 1)
     except igzip_lib.IsalError as error:  # type: ignore[misc] # the stub takes it for an instance
         raise UnreadableImage(_damaged(str(error))) from error
-    if not is_whole:
+    if missing or not (behind or inflater.eof):
         raise UnreadableImage(_damaged("they end too early"))
+    if behind and not may_go_on:
+        raise UnreadableImage(
+            "The picture data of the PNG go on behind its last row. Save it again."
+        )
 
 
 def _damaged(how: str) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from shared.errors import ImageOutOfBounds, NotAnImage, UnreadableImage
+from worker.inspect import inflate
 from worker.inspect.decode import decode
 
 WIDTH, HEIGHT = 200, 160
@@ -376,6 +377,18 @@ def test_gigabytes_behind_the_last_row_are_not_inflated():
 
     assert np.array_equal(seen, scene())
     assert peak_bytes < 16 << 20
+
+
+def test_the_largest_pictures_are_handed_on_as_they_came_and_nothing_behind_them(monkeypatch):
+    monkeypatch.setattr(inflate, "_MOST_STORED", 90_000)
+    rows = rows_of(scene(), 8)
+    assert len(rows) > 90_000
+    whole, more = zlib.compress(rows), zlib.compress(rows + bytes(1000))
+
+    assert np.array_equal(decode(png(scene(), bit_depth=8, colour_type=2)), scene())
+    for compressed, problem in [(whole[:-5], "are damaged"), (more, "go on behind")]:
+        with pytest.raises(UnreadableImage, match=problem):
+            decode(png(scene(), bit_depth=8, colour_type=2, compressed=compressed))
 
 
 @pytest.mark.parametrize("level", [0, 1, 6, 9])
