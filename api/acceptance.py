@@ -246,7 +246,7 @@ def _store(
         raise TooLarge(f"A photo may have at most {settings.max_upload_bytes} bytes.")
     header = read_header(data, min_side=settings.min_side_px, max_pixels=settings.max_pixels)
     key = image_key(caller.organisation_id, inspection_id, header.media_type, datetime.now(UTC))
-    storage().put(key, data, header.media_type)
+    storage().put(key, data, header.media_type, sha256=sha256)
     return _described(key, sha256, len(data), header)
 
 

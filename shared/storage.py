@@ -5,6 +5,7 @@ a power cut, a reader never sees half an object, and a missing object is told
 apart from a store that is away.
 """
 
+import hashlib
 import os
 import tempfile
 import threading
@@ -68,8 +69,14 @@ class UploadLink:
 class Storage(Protocol):
     """Raises StorageUnavailable where the store is away, full or refuses us."""
 
-    def put(self, key: str, body: bytes | BinaryIO, media_type: str) -> None:
-        """Store the object, whole or not at all. An old one under the key is replaced."""
+    def put(
+        self, key: str, body: bytes | BinaryIO, media_type: str, *, sha256: str | None = None
+    ) -> None:
+        """Store the object, whole or not at all. An old one under the key is replaced.
+
+        `sha256`: of the body in hexadecimal, where it is known already. A store on another machine
+        gets it, to refuse what was damaged on the way.
+        """
 
     def get(self, key: str) -> bytes:
         """The object's bytes. Raises NotFound."""
@@ -115,7 +122,9 @@ class LocalStorage:
             raise NotFound("There is no such object.")
         return path
 
-    def put(self, key: str, body: bytes | BinaryIO, media_type: str) -> None:
+    def put(
+        self, key: str, body: bytes | BinaryIO, media_type: str, *, sha256: str | None = None
+    ) -> None:
         path = self._path(key)
         self.check()
         try:
@@ -255,9 +264,17 @@ class S3Storage:
         public = settings.s3_public_endpoint_url
         self._public = _client(settings, public) if public else self._client
 
-    def put(self, key: str, body: bytes | BinaryIO, media_type: str) -> None:
+    def put(
+        self, key: str, body: bytes | BinaryIO, media_type: str, *, sha256: str | None = None
+    ) -> None:
         with _s3_errors():
-            self._client.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType=media_type)
+            self._client.put_object(
+                Bucket=self._bucket,
+                Key=key,
+                Body=body,
+                ContentType=media_type,
+                ChecksumSHA256=_checksum(sha256 or _sha256(body)),
+            )
 
     def get(self, key: str) -> bytes:
         with _s3_errors():
@@ -321,7 +338,7 @@ class S3Storage:
     def upload_link(
         self, key: str, *, media_type: str, size: int, sha256: str
     ) -> UploadLink | None:
-        checksum = b64encode(bytes.fromhex(sha256)).decode()
+        checksum = _checksum(sha256)
         url: str = self._public.generate_presigned_url(
             "put_object",
             Params={
@@ -358,6 +375,20 @@ class S3Storage:
             ) from error
 
 
+def _sha256(body: bytes | BinaryIO) -> str:
+    if isinstance(body, bytes):
+        return hashlib.sha256(body).hexdigest()
+    start = body.tell()
+    digest = hashlib.file_digest(body, "sha256").hexdigest()  # type: ignore[arg-type]
+    body.seek(start)
+    return digest
+
+
+def _checksum(sha256: str) -> str:
+    """As S3 wants it."""
+    return b64encode(bytes.fromhex(sha256)).decode()
+
+
 def _client(settings: Settings, endpoint: str | None) -> Any:
     secret = settings.s3_secret_access_key
     return boto3.session.Session().client(
@@ -368,7 +399,7 @@ def _client(settings: Settings, endpoint: str | None) -> Any:
         aws_secret_access_key=secret.get_secret_value() if secret else None,
         config=Config(
             # Self-hosted stores have no DNS name per bucket, and some refuse the newer checksums.
-            # The row has a digest of what is stored, so the signature need not have one, too.
+            # `put` sends a checksum, so the signature need not have one of the body, too.
             s3={"addressing_style": "path", "payload_signing_enabled": False},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",

@@ -95,7 +95,11 @@ async def put_artifact(digest: Digest, request: Request, _: Admin) -> Response:
             )
         file.seek(0)
         await run_in_threadpool(
-            storage().put, artifact_key(digest), file, "application/octet-stream"
+            storage().put,
+            artifact_key(digest),
+            file,
+            "application/octet-stream",
+            sha256=actual.hexdigest(),
         )
     return Response(status_code=204)
 

@@ -105,4 +105,4 @@ def _store(upload: Upload, data: bytes) -> None:
             f"These are not the {upload.bytes} bytes that were announced; begin a new upload.",
             code="upload_differs",
         )
-    storage().put(upload.key, data, upload.media_type)
+    storage().put(upload.key, data, upload.media_type, sha256=upload.sha256)

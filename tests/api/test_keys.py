@@ -1,8 +1,13 @@
 """Keys over HTTP, and the audit log that tells of them."""
 
+import importlib
+import pkgutil
+
 import pytest
 from cachetools import TTLCache
 
+from api import routes
+from api.auth import FIRST
 from shared.tables import Scope
 
 
@@ -133,3 +138,24 @@ def test_the_audit_log_is_for_administrators_of_the_organisation(app, api, new_k
     ]
 
     assert entry["action"] == "key.created"  # the stranger's own key
+
+
+def test_every_route_that_asks_for_a_scope_has_found_the_caller_before():
+    def calls(dependant):
+        for one in dependant.dependencies:
+            yield from calls(one)
+            yield one.call
+
+    asking = 0
+    for module in pkgutil.iter_modules(routes.__path__):
+        router = importlib.import_module(f"api.routes.{module.name}").router
+        for route in router.routes:
+            found = [call for call in calls(route.dependant) if hasattr(call, "__name__")]
+            names = [f"{call.__module__}.{call.__name__}" for call in found]
+            scopes = [
+                n for n, name in enumerate(names) if name in ("api.auth.check", "api.auth.look")
+            ]
+            if scopes:
+                asking += 1
+                assert found.index(FIRST.dependency) < min(scopes), route.path
+    assert asking > 40

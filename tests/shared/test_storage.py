@@ -2,6 +2,7 @@
 
 import io
 import os
+from base64 import b64encode
 from datetime import UTC, datetime
 from hashlib import sha256
 from urllib.parse import parse_qs, urlsplit
@@ -196,6 +197,24 @@ def test_a_client_can_put_exactly_the_announced_object_by_a_link(s3_url):
     assert {"content-length", "content-type", "x-amz-checksum-sha256"} <= set(signed)
     assert httpx.put(link.url, content=body, headers=link.headers).status_code == 200
     assert store.start_of("up/1.png", 100) == (body, len(body))
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+@pytest.mark.parametrize("is_known", [False, True])
+def test_the_store_is_told_the_digest_of_what_it_gets(s3_url, as_file, is_known):
+    store = S3Storage(s3_settings(s3_url), "parts")
+    store.prepare()
+    body, told = b"\x89PNG pixels", {}
+    store._client.meta.events.register(
+        "before-send.s3.PutObject", lambda request, **_: told.update(request.headers)
+    )
+    digest = sha256(body).hexdigest() if is_known else None
+
+    store.put("one", io.BytesIO(body) if as_file else body, "image/png", sha256=digest)
+
+    assert told["x-amz-checksum-sha256"] == b64encode(sha256(body).digest())
+    assert b"x-amz-checksum-sha256" in told["Authorization"]
+    assert store.get("one") == body
 
 
 def test_a_folder_has_no_links_to_put_to(tmp_path):

@@ -14,9 +14,9 @@ from shared.png_structure import PngStructure
 
 _MOST_IN_BLOCK = 65_535
 """Bytes of a stored block (RFC 1951, 3.2.4)."""
-_MOST_STORED = 64 << 20
+_MOST_STORED = 32 << 20
 """Bytes. OpenCV holds all samples twice while it decodes: a third time, the largest pictures would
-need 405 MB."""
+need 405 MB. Those with a palette become three and four times as much."""
 _BLOCK_HEADER = struct.Struct("<?HH")
 _ZLIB_HEADER = b"\x78\x01"
 _IEND = b"\0\0\0\0IEND" + isal_zlib.crc32(b"IEND").to_bytes(4)
@@ -26,7 +26,7 @@ def without_metadata(structure: PngStructure) -> bytes | bytearray:
     """The same picture as a PNG of what makes its pixels, as fast to decode as it can be.
 
     Raises UnreadableImage for data that cannot be inflated, end too early or fail their own sum.
-    What comes behind the last row is not looked at, but refused in the largest pictures.
+    What comes behind the last row is no part of the picture, and refused in the largest ones.
     """
     if structure.filtered_bytes <= _MOST_STORED:
         return _stored(structure)

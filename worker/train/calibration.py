@@ -83,26 +83,31 @@ class Policy:
         """The threshold that suits the policy best, a score at or above it being defective.
 
         Scores are probabilities. Halfway between two neighbouring ones, or just below all. For a
-        recall the highest threshold that reaches it on these photos. For best F1 and for costs the
-        best that is to be expected by a logistic curve through all scores (plug-in rule, Ye et al.
-        2012), not by what the few photos near the threshold happened to be. `worth` (N,): how much
-        each score counts, 1 where not given.
+        recall the highest threshold that reaches it on these photos; for costs the lowest that is
+        cheapest on them, because an escape costs more than a false alarm. For best F1 the best that
+        is to be expected by a logistic curve through all scores (plug-in rule, Ye et al. 2012), not
+        by what the few photos near the threshold happened to be. `worth` (N,): how much each score
+        counts, 1 where not given.
         """
         counts = np.ones(len(scores)) if worth is None else worth
         order = np.sort(np.unique(scores))
         # Half the lowest score is below it by more than the rounding of serving.
         candidates = np.concatenate([[order[0] / 2], (order[1:] + order[:-1]) / 2])
         name, _, value = self.text.partition("=")
+        # How much of each score is a defect.
+        defect = (
+            _chances(scores, is_defective, counts)
+            if name == "best-f1"
+            else is_defective.astype(float)
+        )
+        # At each candidate: how much of either class lies at or above it.
+        hits = _at_or_above(scores, counts * defect, candidates)
+        alarms = _at_or_above(scores, counts * (1 - defect), candidates)
+        defects = float((counts * defect).sum())
         if name == "recall":
-            hits = _at_or_above(scores[is_defective], counts[is_defective], candidates)
             # The lowest candidate finds everything, so there is always one.
-            reaching = hits >= float(value) * float(counts[is_defective].sum()) - 1e-9
+            reaching = hits >= float(value) * defects - 1e-9
             return float(candidates[reaching][-1])
-        chances = _chances(scores, is_defective, counts)
-        # At each candidate: how much of either class is to be expected at or above it.
-        hits = _at_or_above(scores, counts * chances, candidates)
-        alarms = _at_or_above(scores, counts * (1 - chances), candidates)
-        defects = float((counts * chances).sum())
         if name == "cost":
             escape, _, alarm = value.partition(":")
             costs = float(escape) * (defects - hits) + float(alarm) * alarms

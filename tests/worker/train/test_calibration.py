@@ -46,12 +46,6 @@ def test_the_best_threshold_is_half_of_the_f1_that_it_reaches():
     assert best == pytest.approx(f1 / 2, abs=0.03)
 
 
-@pytest.mark.parametrize(("policy", "expected"), [("cost=3:1", 0.25), ("cost=1:4", 0.8)])
-def test_a_defect_as_probable_as_costs_ask_for_is_called_one(policy, expected):
-    scores, is_defective = calibrated()
-    assert Policy(policy).threshold(scores, is_defective) == pytest.approx(expected, abs=0.03)
-
-
 def test_few_photos_say_more_by_their_curve_than_by_who_happened_to_be_near():
     def counted(scores, is_defective):
         def f1(limit):
@@ -75,6 +69,15 @@ def test_a_wanted_recall_is_reached_with_the_fewest_false_alarms():
     assert threshold("recall=0.75", scores, defective) == pytest.approx(0.35)
     assert threshold("recall=0.74", scores, defective) == pytest.approx(0.35)
     assert threshold("recall=0.5", scores, defective) == pytest.approx(0.55)
+
+
+def test_costs_decide_between_an_escape_and_false_alarms():
+    # The lowest defect lies under two good parts: finding it costs two false alarms.
+    scores = [0.1, 0.3, 0.4, 0.5, 0.9]
+    assert threshold("cost=3:1", scores, ".x..x") == pytest.approx(0.2)
+    assert threshold("cost=1.5:1", scores, ".x..x") == pytest.approx(0.7)
+    # Of equally cheap ones the lowest.
+    assert threshold("cost=2:1", scores, ".x..x") == pytest.approx(0.2)
 
 
 def test_a_score_that_is_worth_less_moves_the_threshold_less():
