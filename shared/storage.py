@@ -398,8 +398,8 @@ def _client(settings: Settings, endpoint: str | None) -> Any:
         aws_access_key_id=settings.s3_access_key_id,
         aws_secret_access_key=secret.get_secret_value() if secret else None,
         config=Config(
-            # Self-hosted stores have no DNS name per bucket, and some refuse the newer checksums.
-            # `put` sends a checksum, so the signature need not have one of the body, too.
+            # Self-hosted stores have no DNS name per bucket, and some refuse checksums behind a
+            # body. `put` sends one before it, so the signature need not have another.
             s3={"addressing_style": "path", "payload_signing_enabled": False},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",

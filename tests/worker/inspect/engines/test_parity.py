@@ -117,6 +117,16 @@ def test_more_products_than_are_kept_compiled_all_get_their_own(
         )
 
 
+def test_the_graph_for_bf16_says_the_same_where_nothing_is_rounded(bottle, reference, pixels):
+    sha256 = bottle.manifest.backbone.sha256
+    graph = read_graph(bottle.backbone, sha256=sha256, in_bf16=True)
+    engine = OpenVinoEngine(openvino_engine.FP32, graph, backbone_sha256=sha256)
+    expected = reference.features(pixels)
+    error = ((engine.features(pixels) - expected).norm() / expected.norm()).item()
+    # Around the photo lies a whole number instead of the mean.
+    assert error < 5e-4
+
+
 def test_int8_survives_its_file_and_stays_near(bottle, reference, pixels, tmp_path):
     sha256 = bottle.manifest.backbone.sha256
     graph = quantise_graph(read_graph(bottle.backbone, sha256=sha256), list(pixels[:4]))
