@@ -31,7 +31,8 @@ from shared.ids import new_id
 from shared.image_headers import ImageHeader, read_header, sniff_header
 from shared.keys import Caller
 from shared.settings import Settings
-from shared.storage import image_key, storage
+from shared.storage import storage
+from shared.storage.keys import image_key
 from shared.tables import Inspection
 
 log = structlog.stdlib.get_logger()
@@ -246,7 +247,7 @@ def _store(
         raise TooLarge(f"A photo may have at most {settings.max_upload_bytes} bytes.")
     header = read_header(data, min_side=settings.min_side_px, max_pixels=settings.max_pixels)
     key = image_key(caller.organisation_id, inspection_id, header.media_type, datetime.now(UTC))
-    storage().put(key, data, header.media_type, sha256=sha256)
+    storage().put(key, data, header.media_type)
     return _described(key, sha256, len(data), header)
 
 

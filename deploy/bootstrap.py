@@ -13,7 +13,8 @@ from shared import keys, products
 from shared.db import engine, transaction
 from shared.manifest import Manifest
 from shared.settings import Settings
-from shared.storage import artifact_key, storage
+from shared.storage import storage
+from shared.storage.keys import artifact_key
 from shared.tables import ApiKey, Product, Scope
 
 log = structlog.stdlib.get_logger()

@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from shared.storage import Storage
+from shared.storage.protocol import Storage
 from shared.tables import TERMINAL, Inspection, InspectionEvent, Organisation, Upload
 
 GRACE = timedelta(hours=24)

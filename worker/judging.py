@@ -35,7 +35,8 @@ from shared.inspections import Failure, Recorded
 from shared.queue import Ringer, tell_finished
 from shared.settings import Settings
 from shared.shadows import ShadowJudgement
-from shared.storage import map_key, storage
+from shared.storage import storage
+from shared.storage.keys import map_key
 from worker.decoding import Decoder, DecodersBroken
 from worker.inspect.pipeline import Inspector, Judgement
 from worker.inspect.preprocess import SIDE, Photo, measure_quality

@@ -26,7 +26,8 @@ from shared.errors import (
 )
 from shared.manifest import Artifact, Manifest
 from shared.settings import Settings
-from shared.storage import artifact_key, storage
+from shared.storage import storage
+from shared.storage.keys import artifact_key
 from shared.tables import ModelVersion
 from worker.inspect.backbone import digest_of
 from worker.inspect.bundle import MANIFEST, ProductModel, load_bundle

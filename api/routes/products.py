@@ -30,7 +30,8 @@ from shared.db import transaction
 from shared.errors import InvalidInput, NotFound, TooLarge
 from shared.keys import Caller
 from shared.manifest import Manifest
-from shared.storage import artifact_key, storage
+from shared.storage import storage
+from shared.storage.keys import artifact_key
 
 router = APIRouter(prefix="/v1", tags=["products"], dependencies=[FIRST])
 
@@ -95,11 +96,7 @@ async def put_artifact(digest: Digest, request: Request, _: Admin) -> Response:
             )
         file.seek(0)
         await run_in_threadpool(
-            storage().put,
-            artifact_key(digest),
-            file,
-            "application/octet-stream",
-            sha256=actual.hexdigest(),
+            storage().put, artifact_key(digest), file, "application/octet-stream"
         )
     return Response(status_code=204)
 

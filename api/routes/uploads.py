@@ -17,7 +17,9 @@ from shared import uploads
 from shared.db import transaction
 from shared.errors import InvalidInput, TooLarge
 from shared.ids import new_id
-from shared.storage import UploadLink, image_key, storage
+from shared.storage import storage
+from shared.storage.keys import image_key
+from shared.storage.protocol import UploadLink
 from shared.tables import Upload
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"], dependencies=[FIRST])
@@ -105,4 +107,4 @@ def _store(upload: Upload, data: bytes) -> None:
             f"These are not the {upload.bytes} bytes that were announced; begin a new upload.",
             code="upload_differs",
         )
-    storage().put(upload.key, data, upload.media_type, sha256=upload.sha256)
+    storage().put(upload.key, data, upload.media_type)

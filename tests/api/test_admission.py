@@ -11,7 +11,7 @@ from api.admission import Admission
 from shared.errors import TooMany
 from shared.keys import Caller
 from shared.settings import get_settings
-from shared.storage import LocalStorage
+from shared.storage.folder import LocalStorage
 from shared.tables import Scope
 
 CALLER = Caller("key_1", "org_1", frozenset({Scope.SUBMIT}))

@@ -10,7 +10,8 @@ from sqlalchemy import update
 from deploy.orphans import find_and_mend
 from shared import accepting, orphans
 from shared.db import transaction
-from shared.storage import image_key, storage
+from shared.storage import storage
+from shared.storage.keys import image_key
 from shared.tables import Inspection, Status
 
 TODAY = datetime.now(UTC)

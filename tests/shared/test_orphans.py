@@ -9,7 +9,9 @@ from sqlalchemy import update
 from shared import accepting, orphans, retention
 from shared.db import transaction
 from shared.ids import new_id
-from shared.storage import LocalStorage, S3Storage, image_key, map_key
+from shared.storage.folder import LocalStorage
+from shared.storage.keys import image_key, map_key
+from shared.storage.s3 import S3Storage
 from shared.tables import Inspection, Organisation, Status, Upload
 
 TODAY = datetime.now(UTC)

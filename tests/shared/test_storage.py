@@ -2,17 +2,25 @@
 
 import io
 import os
+import ssl
+import time
 from base64 import b64encode
 from datetime import UTC, datetime
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+import trustme
 
 from shared.errors import NotFound, StorageUnavailable
 from shared.settings import Settings
-from shared.storage import LocalStorage, S3Storage, image_key, make_storage, map_key
+from shared.storage import make_storage, s3
+from shared.storage.folder import LocalStorage
+from shared.storage.keys import image_key, map_key
+from shared.storage.s3 import S3Storage
 
 
 def s3_settings(endpoint, **more):
@@ -33,6 +41,71 @@ def store(request, tmp_path):
         store = S3Storage(s3_settings(request.getfixturevalue("s3_url")), "parts")
     store.prepare()
     return store
+
+
+class Answering:
+    """A store that answers as it is told, and remembers what it was asked."""
+
+    def __init__(self):
+        self.requests = []
+        self.statuses = []
+        """Of the next answers; 200 after them."""
+        self.body, self.told_length = b"", None
+        self.is_silent = False
+        self._servers = []
+        self._url = self._serve(None)
+
+    def store(self):
+        return S3Storage(s3_settings(self._url), "parts")
+
+    def over_tls(self, authority):
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("localhost").configure_cert(context)
+        return self._serve(context).replace("http://127.0.0.1", "https://localhost")
+
+    def stop(self):
+        self.is_silent = False
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+    def _serve(self, context):
+        told = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def handle_any(self):
+                sent = self.rfile.read(int(self.headers.get("content-length", 0)))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                told.requests.append((self.command, self.path, headers, sent))
+                while told.is_silent:
+                    time.sleep(0.01)
+                self.send_response(told.statuses.pop(0) if told.statuses else 200)
+                length = len(told.body) if told.told_length is None else told.told_length
+                self.send_header("Content-Length", str(length))
+                self.send_header("Last-Modified", "Mon, 02 Mar 2026 12:00:00 GMT")
+                self.send_header("ETag", '"1"')
+                self.end_headers()
+                self.wfile.write(told.body)
+
+            do_PUT = do_GET = do_HEAD = do_DELETE = handle_any  # noqa: N815
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        Thread(target=server.serve_forever, daemon=True).start()
+        self._servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+
+@pytest.fixture
+def answering():
+    store = Answering()
+    yield store
+    store.stop()
 
 
 def test_what_was_put_comes_back(store):
@@ -200,21 +273,114 @@ def test_a_client_can_put_exactly_the_announced_object_by_a_link(s3_url):
 
 
 @pytest.mark.parametrize("as_file", [False, True])
-@pytest.mark.parametrize("is_known", [False, True])
-def test_the_store_is_told_the_digest_of_what_it_gets(s3_url, as_file, is_known):
-    store = S3Storage(s3_settings(s3_url), "parts")
+def test_the_store_is_told_the_digest_of_what_it_gets(answering, as_file):
+    body = b"\x89PNG pixels"
+
+    answering.store().put("one", io.BytesIO(body) if as_file else body, "image/png")
+
+    [(method, path, headers, sent)] = answering.requests
+    assert (method, path, sent) == ("PUT", "/parts/one", body)
+    assert headers["content-type"] == "image/png"
+    assert headers["x-amz-checksum-sha256"] == b64encode(sha256(body).digest()).decode()
+    assert "x-amz-checksum-sha256" in headers["authorization"]
+
+
+def test_a_store_that_stumbles_once_is_asked_again(answering):
+    answering.statuses = [503]
+    answering.store().put("one", b"x", "image/png")
+
+    assert [method for method, *_ in answering.requests] == ["PUT", "PUT"]
+
+
+@pytest.mark.parametrize("status", [400, 403, 503])
+def test_a_store_that_refuses_says_why_and_is_not_taken_for_empty(answering, status):
+    store = answering.store()
+    for act in (
+        lambda: store.put("one", b"x", "image/png"),
+        lambda: store.get("one"),
+        lambda: store.stream("one"),
+        lambda: store.start_of("one", 10),
+        lambda: store.exists("one"),
+        lambda: store.delete("one"),
+        lambda: list(store.listed("images/")),
+    ):
+        answering.statuses = [status, status]
+        with pytest.raises(StorageUnavailable, match=str(status)):
+            act()
+
+
+def test_a_bucket_in_another_region_is_named_as_the_reason(answering):
+    answering.statuses = [301]
+    with pytest.raises(StorageUnavailable, match="another region"):
+        answering.store().get("one")
+
+
+def test_a_store_that_says_nothing_is_away_after_a_while(answering, monkeypatch):
+    monkeypatch.setattr(s3, "_ANSWER_SECONDS", 0.2)
+    answering.is_silent = True
+    store = answering.store()
+
+    with pytest.raises(StorageUnavailable, match="cannot be reached"):
+        store.put("one", b"x" * 100_000, "image/png")
+    with pytest.raises(StorageUnavailable, match="cannot be reached"):
+        store.get("one")
+
+
+def test_an_object_that_breaks_off_is_no_object(answering, monkeypatch):
+    monkeypatch.setattr(s3, "_ANSWER_SECONDS", 0.2)
+    answering.body, answering.told_length = b"half", 8
+    store = answering.store()
+
+    with pytest.raises(StorageUnavailable):
+        store.get("one")
+    with pytest.raises(StorageUnavailable):
+        list(store.stream("one"))
+
+
+def test_a_photo_of_the_largest_size_is_one_request(answering):
+    body = os.urandom(10 * 1024 * 1024)
+    answering.store().put("one", body, "image/png")
+
+    [(method, _, _, sent)] = answering.requests
+    assert method == "PUT"
+    assert sent == body
+
+
+def test_all_pages_of_a_long_list_are_read(s3_url):
+    store = S3Storage(s3_settings(s3_url), "long-list")
     store.prepare()
-    body, told = b"\x89PNG pixels", {}
-    store._client.meta.events.register(
-        "before-send.s3.PutObject", lambda request, **_: told.update(request.headers)
-    )
-    digest = sha256(body).hexdigest() if is_known else None
+    for number in range(1005):
+        store.put(f"images/{number}", b"", "image/png")
+    store.put("imagesque", b"", "image/png")
 
-    store.put("one", io.BytesIO(body) if as_file else body, "image/png", sha256=digest)
+    listed = list(store.listed("images/"))
 
-    assert told["x-amz-checksum-sha256"] == b64encode(sha256(body).digest())
-    assert b"x-amz-checksum-sha256" in told["Authorization"]
-    assert store.get("one") == body
+    assert {entry.key for entry in listed} == {f"images/{number}" for number in range(1005)}
+    assert abs((datetime.now(UTC) - listed[0].changed_at).total_seconds()) < 3600
+
+
+def test_the_authority_that_boto3_trusts_is_trusted(answering, monkeypatch, tmp_path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    url = answering.over_tls(authority)
+
+    with pytest.raises(StorageUnavailable):
+        S3Storage(s3_settings(url), "parts").put("one", b"x", "image/png")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    S3Storage(s3_settings(url), "parts").put("one", b"x", "image/png")
+
+    assert [method for method, *_ in answering.requests] == ["PUT"]
+
+
+def test_without_credentials_there_is_no_store(monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+
+    with pytest.raises(ValueError, match="no credentials for S3"):
+        make_storage(Settings(storage_url="s3://parts"))
 
 
 def test_a_folder_has_no_links_to_put_to(tmp_path):

@@ -14,7 +14,8 @@ from deploy.bootstrap import bootstrap
 from shared import accepting
 from shared.db import transaction
 from shared.settings import get_settings
-from shared.storage import image_key, storage
+from shared.storage import storage
+from shared.storage.keys import image_key
 from shared.tables import Inspection, Product, Status
 
 

@@ -8,7 +8,8 @@ from shared.db import transaction
 from shared.errors import DamagedBundle, StorageUnavailable
 from shared.manifest import Manifest
 from shared.settings import get_settings
-from shared.storage import artifact_key, storage
+from shared.storage import storage
+from shared.storage.keys import artifact_key
 from shared.tables import ModelVersion
 from worker.models import Models
 

@@ -15,7 +15,8 @@ from shared.db import transaction
 from shared.errors import NotFound
 from shared.queue import Ringer
 from shared.settings import get_settings
-from shared.storage import artifact_key, storage
+from shared.storage import storage
+from shared.storage.keys import artifact_key
 from shared.tables import Inspection, ModelVersion, Organisation, ShadowResult, Status
 from worker.inspect.backbone import build_backbone, save_backbone
 from worker.inspect.engines.openvino_engine import OpenVinoEngine
