@@ -56,6 +56,8 @@ class PngStructure:
     coded_bytes: int
     transparent_grey: int | None
     """In a grey picture without alpha: the sample value that is see-through."""
+    is_plain_rgb: bool
+    """8 bits for red, green and blue, and nothing of it transparent."""
     exif: bytes | None
     """The TIFF block, as it is: it may be broken."""
     beginning: bytes
@@ -161,6 +163,7 @@ def walk(data: bytes) -> PngStructure:
             if transparency is not None and colour_type == _GREY
             else None
         ),
+        is_plain_rgb=colour_type == _RGB and bit_depth == 8 and transparency is None,
         exif=_sound_exif(data, first.get(b"eXIf")),
         beginning=b"".join(parts),
     )

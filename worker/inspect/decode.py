@@ -103,14 +103,18 @@ def _cmyk_to_rgb(cmyk: Pixels) -> Pixels:
 
 def _decode_png(structure: PngStructure) -> Pixels:
     png = np.frombuffer(without_metadata(structure), np.uint8)
+    # As libpng gives it, where nothing has to be made of it: the usual case.
+    form = cv2.IMREAD_COLOR_RGB if structure.is_plain_rgb else cv2.IMREAD_UNCHANGED
     try:
-        pixels = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
+        pixels = cv2.imdecode(png, form)
     except cv2.error as error:
         raise UnreadableImage(
             f"The picture data of the PNG cannot be decoded ({error.err}). Save it again."
         ) from error
     if pixels is None:
         raise UnreadableImage("The picture data of the PNG are damaged. Send the whole file again.")
+    if structure.is_plain_rgb:
+        return np.asarray(pixels, np.uint8)
     if structure.transparent_grey is not None:
         # OpenCV widens samples below 8 bits and ignores this kind of transparency.
         widening = 255 // ((1 << structure.bit_depth) - 1) if structure.bit_depth < 8 else 1
