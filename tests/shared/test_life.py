@@ -95,11 +95,16 @@ class Life(RuleBasedStateMachine):
 
     @initialize()
     def begin(self):
-        """Parts that wait for a person, photos that are being judged, photos in the queue."""
+        """A part that is decided, one that somebody has skipped, one that nobody has looked at, a
+        photo that is being judged, photos in the queue.
+        """
         self.submit_some()
         self.submit_some()
         self.claim_some(3)
         self.record(self.batches[-1], is_held=True)
+        for id_, what in zip(self.batches[-1][1], ("good", "skip"), strict=False):
+            self.look_at(id_, REVIEWERS[0])
+            self.end_look(self.looks[-1], what)
         self.claim_some(1)
 
     @rule(step=st.sampled_from(STEPS), data=st.data())
@@ -288,8 +293,9 @@ class Life(RuleBasedStateMachine):
             return
         decided = [id_ for id_ in held if self.photos[id_].review.decisions]
         among = decided if decided and draw(st.booleans()) else held
-        id_ = draw(st.sampled_from(among))
-        reviewer = draw(st.sampled_from(REVIEWERS))
+        self.look_at(draw(st.sampled_from(among)), draw(st.sampled_from(REVIEWERS)))
+
+    def look_at(self, id_, reviewer):
         review = self.photos[id_].review
 
         def claim():
@@ -320,8 +326,12 @@ class Life(RuleBasedStateMachine):
         """In time or late, once or again; without the lease nothing may change."""
         if not self.looks:
             return
-        id_, reviewer, token = self.one_of_late(self.looks, draw)
+        look = self.one_of_late(self.looks, draw)
         what = draw(st.sampled_from([*DISPOSITIONS, "skip", "skip", "skip", "leave", "go_on"]))
+        self.end_look(look, what)
+
+    def end_look(self, look, what):
+        id_, reviewer, token = look
         photo = self.photos[id_]
         review = photo.review
 
