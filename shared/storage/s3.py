@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import boto3
 import botocore.session
@@ -26,6 +26,9 @@ from obstore.store import S3Store
 from shared.errors import NotFound, StorageUnavailable
 from shared.settings import Settings
 from shared.storage.protocol import PIECE, Listed, UploadLink
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config
 
 _CONNECT_SECONDS = 3
 _ANSWER_SECONDS = 20
@@ -216,9 +219,12 @@ def _session(settings: Settings) -> boto3.session.Session:
 def _object_store(settings: Settings, bucket: str, session: boto3.session.Session) -> S3Store:
     # Whoever trusts an authority of their own tells boto3 so; one place has to be enough.
     authority = botocore.session.get_session().get_config_variable("ca_bundle")
+    endpoint: S3Config = {}
+    if settings.s3_endpoint_url:  # else the region's at AWS
+        endpoint["endpoint"] = settings.s3_endpoint_url
     return S3Store(
         bucket,
-        endpoint=settings.s3_endpoint_url,
+        config=endpoint,
         region=settings.s3_region,
         credential_provider=Boto3CredentialProvider(session, ttl=_CREDENTIALS_LIFE),
         # Self-hosted stores have no DNS name per bucket.

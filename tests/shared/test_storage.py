@@ -5,13 +5,14 @@ import os
 import ssl
 import time
 from base64 import b64encode
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import obstore
 import pytest
 import trustme
 
@@ -189,6 +190,15 @@ def test_an_s3_link_names_the_host_that_browsers_know(s3_url):
     link = S3Storage(settings, "parts").link("maps/x.jpg", file_name="x.jpg")
 
     assert urlsplit(link).netloc == "photos.plant.example"
+
+
+def test_without_an_endpoint_it_is_the_region_at_aws():
+    settings = s3_settings(None, s3_region="eu-central-1")
+    store = S3Storage(settings, "parts")
+
+    host = "https://s3.eu-central-1.amazonaws.com/parts"
+    assert store.link("maps/x.jpg", file_name="x.jpg").startswith(f"{host}/maps/x.jpg?")
+    assert obstore.sign(store._objects, "GET", "maps/x.jpg", timedelta(60)).startswith(host)
 
 
 def test_a_folder_gives_no_link_so_the_service_streams(tmp_path):
