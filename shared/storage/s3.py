@@ -1,6 +1,6 @@
 """Any S3: AWS, SeaweedFS, Ceph.
 
-Objects move through obstore, which costs a quarter of the processor time that boto3 takes for the
+Objects move through obstore, which costs a third of the processor time that boto3 takes for the
 same. boto3 does what obstore has no call for: links with signed headers, the bucket itself, and a
 file that is too large for memory, in one request.
 """
