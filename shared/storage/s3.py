@@ -1,8 +1,7 @@
 """Any S3: AWS, SeaweedFS, Ceph.
 
-Objects move through obstore, which costs a third of the processor time that boto3 takes for the
-same. boto3 does what obstore has no call for: links with signed headers, the bucket itself, and a
-file that is too large for memory, in one request.
+What every photo makes, a `put` of bytes and a `get`, goes through obstore, which costs a third of
+the processor time that boto3 takes for the same. Everything else is boto3's.
 """
 
 import hashlib
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import boto3
 import botocore.session
@@ -27,20 +26,18 @@ from shared.errors import NotFound, StorageUnavailable
 from shared.settings import Settings
 from shared.storage.protocol import PIECE, Listed, UploadLink
 
-if TYPE_CHECKING:
-    from obstore.store import S3Config
-
 _CONNECT_SECONDS = 3
 _ANSWER_SECONDS = 20
-"""Until an answer begins, the sending of a photo included, and between its pieces."""
-_WHOLE_SECONDS = 300
-"""For all of an object that comes in pieces."""
+"""Until obstore's answer begins, the sending of a photo included, and between its pieces."""
+_WHOLE_SECONDS = 60
+"""For all of an answer of obstore's."""
 _READ_SECONDS = 10
 """For what boto3 waits for."""
 _CREDENTIALS_LIFE = timedelta(minutes=5)
 """botocore renews what expires ten minutes ahead, when it is asked."""
+# obstore has no other words for what an answer was.
+_CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)")
-"""obstore has no other word for what an answer was."""
 
 
 class S3Storage:
@@ -51,22 +48,34 @@ class S3Storage:
         self._bucket = bucket
         self._region = settings.s3_region
         self._link_seconds = settings.link_seconds
-        session = _session(settings)
-        self._objects = _object_store(settings, bucket, session)
-        self._client = _client(session, settings.s3_endpoint_url)
+        core = botocore.session.get_session()
+        # Whoever trusts an authority of their own tells boto3 so; both have to trust the same.
+        authority = core.get_config_variable("ca_bundle")
+        session = _session(settings, core)
+        self._client = _client(session, settings.s3_endpoint_url, authority)
+        self._photos = _photo_store(
+            bucket, session, self._client.meta.endpoint_url, authority=authority
+        )
         # A link is signed for the host name in it, and browsers may know another one than we do.
         public = settings.s3_public_endpoint_url
-        self._public = _client(session, public) if public else self._client
+        self._public = _client(session, public, authority) if public else self._client
 
     def put(self, key: str, body: bytes | BinaryIO, media_type: str) -> None:
-        if not isinstance(body, bytes):
-            self._put_file(key, body, media_type)
-            return
-        with self._errors():
+        try:
+            if isinstance(body, bytes):
+                self._put_photo(key, body, media_type)
+            else:
+                self._put_file(key, body, media_type)
+        except NotFound as error:
+            self.check()
+            raise _refused("NotFound") from error
+
+    def _put_photo(self, key: str, photo: bytes, media_type: str) -> None:
+        with _obstore_errors():
             obstore.put(
-                self._objects,
+                self._photos,
                 key,
-                body,
+                photo,
                 attributes={"Content-Type": media_type},
                 use_multipart=False,
             )
@@ -74,7 +83,7 @@ class S3Storage:
     def _put_file(self, key: str, file: BinaryIO, media_type: str) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         file.seek(0)
-        with _client_errors():
+        with _boto3_errors():
             self._client.put_object(
                 Bucket=self._bucket,
                 Key=key,
@@ -84,43 +93,56 @@ class S3Storage:
             )
 
     def get(self, key: str) -> bytes:
-        with self._errors():
-            return obstore.get(self._objects, key).bytes().to_bytes()
+        try:
+            with _obstore_errors():
+                return obstore.get(self._photos, key).bytes().to_bytes()
+        except NotFound:
+            # A missing bucket is a fault of the store, not a missing photo, and looks the same.
+            self.check()
+            raise
 
     def stream(self, key: str) -> Iterator[bytes]:
-        with self._errors():
-            answer = obstore.get(self._objects, key)
+        with _boto3_errors():
+            body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
 
         def pieces() -> Iterator[bytes]:
-            with self._errors():
-                for run in answer.stream(min_chunk_size=PIECE // 2):
-                    for start in range(0, len(run), PIECE):
-                        yield bytes(memoryview(run)[start : start + PIECE])
+            with _boto3_errors():
+                yield from body.iter_chunks(PIECE)
 
         return pieces()
 
     def start_of(self, key: str, length: int) -> tuple[bytes, int]:
-        with self._errors():
-            answer = obstore.get(self._objects, key, options={"range": (0, length)})
-            return answer.bytes().to_bytes(), answer.meta["size"]
+        with _boto3_errors():
+            answer = self._client.get_object(
+                Bucket=self._bucket, Key=key, Range=f"bytes=0-{length - 1}"
+            )
+            start: bytes = answer["Body"].read()
+            # "bytes 0-1023/146515"; without it the whole object came.
+            size = answer.get("ContentRange", f"/{len(start)}").rsplit("/", 1)[1]
+        return start[:length], int(size)
 
     def exists(self, key: str) -> bool:
         try:
-            with self._errors():
-                obstore.head(self._objects, key)
+            with _boto3_errors():
+                self._client.head_object(Bucket=self._bucket, Key=key)
         except NotFound:
+            # A missing bucket looks the same.
+            self.check()
             return False
         return True
 
     def listed(self, prefix: str) -> Iterator[Listed]:
-        with self._errors():
-            for page in obstore.list(self._objects, prefix, chunk_size=1000):
-                for entry in page:
-                    yield Listed(entry["path"], entry["last_modified"])
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=prefix
+        )
+        with _boto3_errors():
+            for page in pages:
+                for entry in page.get("Contents", ()):
+                    yield Listed(entry["Key"], entry["LastModified"])
 
     def delete(self, key: str) -> None:
-        with self._errors():
-            obstore.delete(self._objects, key)
+        with _boto3_errors():
+            self._client.delete_object(Bucket=self._bucket, Key=key)
 
     def link(self, key: str, *, file_name: str) -> str | None:
         link: str = self._public.generate_presigned_url(
@@ -153,7 +175,7 @@ class S3Storage:
 
     def prepare(self) -> None:
         try:
-            with _client_errors():
+            with _boto3_errors():
                 self._client.head_bucket(Bucket=self._bucket)
         except NotFound:
             where = (
@@ -161,33 +183,17 @@ class S3Storage:
                 if self._region == "us-east-1"
                 else {"CreateBucketConfiguration": {"LocationConstraint": self._region}}
             )
-            with _client_errors():
+            with _boto3_errors():
                 self._client.create_bucket(Bucket=self._bucket, **where)
 
     def check(self) -> None:
         try:
-            with _client_errors():
+            with _boto3_errors():
                 self._client.head_bucket(Bucket=self._bucket)
         except NotFound as error:
             raise StorageUnavailable(
                 f"The bucket {self._bucket} is missing; `defectscope migrate` makes it."
             ) from error
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn obstore's errors into ours: missing, or away."""
-        try:
-            yield
-        except FileNotFoundError as error:
-            # A missing bucket is a fault of the store, not a missing photo, and looks the same.
-            self.check()
-            raise NotFound("There is no such object.") from error
-        except (BaseError, OSError) as error:
-            if status := _STATUS.search(str(error)):
-                raise _refused(status[1]) from error
-            if "configured region" in str(error):
-                raise _refused("the bucket is in another region") from error
-            raise _away() from error
 
 
 def _refused(why: str) -> StorageUnavailable:
@@ -203,36 +209,35 @@ def _checksum(sha256: str) -> str:
     return b64encode(bytes.fromhex(sha256)).decode()
 
 
-def _session(settings: Settings) -> boto3.session.Session:
+def _session(settings: Settings, core: botocore.session.Session) -> boto3.session.Session:
     secret = settings.s3_secret_access_key
     session = boto3.session.Session(
         aws_access_key_id=settings.s3_access_key_id,
         aws_secret_access_key=secret.get_secret_value() if secret else None,
         region_name=settings.s3_region,
-        botocore_session=botocore.session.get_session(),
+        botocore_session=core,
     )
     if session.get_credentials() is None:
         raise ValueError("there are no credentials for S3: set s3_access_key_id and its secret")
     return session
 
 
-def _object_store(settings: Settings, bucket: str, session: boto3.session.Session) -> S3Store:
-    # Whoever trusts an authority of their own tells boto3 so; one place has to be enough.
-    authority = botocore.session.get_session().get_config_variable("ca_bundle")
-    endpoint: S3Config = {}
-    if settings.s3_endpoint_url:  # else the region's at AWS
-        endpoint["endpoint"] = settings.s3_endpoint_url
+def _photo_store(
+    bucket: str, session: boto3.session.Session, endpoint: str, *, authority: str | None
+) -> S3Store:
     return S3Store(
         bucket,
-        config=endpoint,
-        region=settings.s3_region,
+        endpoint=endpoint,
+        region=session.region_name,
         credential_provider=Boto3CredentialProvider(session, ttl=_CREDENTIALS_LIFE),
         # Self-hosted stores have no DNS name per bucket.
         virtual_hosted_style_request=False,
         # Before the body: some stores refuse checksums behind it.
         checksum_algorithm="SHA256",
-        # Not all stores can delete many objects at once, and nobody asks for it.
-        disable_bulk_delete=True,
+        # What the environment says of these is meant for others.
+        skip_signature=False,
+        unsigned_payload=False,
+        s3_express=False,
         client_options={
             "allow_http": True,
             "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
@@ -244,10 +249,11 @@ def _object_store(settings: Settings, bucket: str, session: boto3.session.Sessio
     )
 
 
-def _client(session: boto3.session.Session, endpoint: str | None) -> Any:
+def _client(session: boto3.session.Session, endpoint: str | None, authority: str | None) -> Any:
     return session.client(
         "s3",
         endpoint_url=endpoint,
+        verify=authority or True,
         config=Config(
             # A file is told by its checksum, so the signature need not have another.
             s3={"addressing_style": "path", "payload_signing_enabled": False},
@@ -257,18 +263,34 @@ def _client(session: boto3.session.Session, endpoint: str | None) -> Any:
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_READ_SECONDS,
             retries={"mode": "standard", "total_max_attempts": 2},
+            max_pool_connections=32,
         ),
     )
 
 
 @contextmanager
-def _client_errors() -> Iterator[None]:
+def _obstore_errors() -> Iterator[None]:
+    """Turn obstore's errors into ours: missing, or away."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFound("There is no such object.") from error
+    except (BaseError, OSError) as error:
+        told = str(error)
+        if code := _CODE.search(told) or _STATUS.search(told):
+            raise _refused(code[1]) from error
+        if "configured region" in told:
+            raise _refused("the bucket is in another region") from error
+        raise _away() from error
+
+
+@contextmanager
+def _boto3_errors() -> Iterator[None]:
     """Turn botocore's errors into ours: missing, or away."""
     try:
         yield
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
-        # A missing bucket is a fault of the store, not a missing photo.
         if code in {"404", "NoSuchKey", "NotFound"}:
             raise NotFound("There is no such object.") from error
         raise _refused(code) from error

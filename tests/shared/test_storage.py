@@ -198,7 +198,7 @@ def test_without_an_endpoint_it_is_the_region_at_aws():
 
     host = "https://s3.eu-central-1.amazonaws.com/parts"
     assert store.link("maps/x.jpg", file_name="x.jpg").startswith(f"{host}/maps/x.jpg?")
-    assert obstore.sign(store._objects, "GET", "maps/x.jpg", timedelta(60)).startswith(host)
+    assert obstore.sign(store._photos, "GET", "maps/x.jpg", timedelta(60)).startswith(host)
 
 
 def test_a_folder_gives_no_link_so_the_service_streams(tmp_path):
@@ -300,6 +300,32 @@ def test_a_store_that_stumbles_once_is_asked_again(answering):
     answering.store().put("one", b"x", "image/png")
 
     assert [method for method, *_ in answering.requests] == ["PUT", "PUT"]
+
+
+def test_a_store_that_refuses_a_photo_says_why_in_its_own_words(answering):
+    answering.statuses = [403]
+    answering.body = b"<Error><Code>ExpiredToken</Code></Error>"
+
+    with pytest.raises(StorageUnavailable, match="ExpiredToken"):
+        answering.store().get("one")
+
+
+def test_a_store_that_ignores_ranges_is_understood(answering):
+    answering.body = b"0123456789"
+
+    assert answering.store().start_of("one", 4) == (b"0123", 10)
+
+
+def test_what_others_are_told_by_the_environment_is_not_meant_for_photos(answering, monkeypatch):
+    for name in ("AWS_SKIP_SIGNATURE", "AWS_UNSIGNED_PAYLOAD", "AWS_S3_EXPRESS"):
+        monkeypatch.setenv(name, "true")
+    monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:1")
+
+    answering.store().put("one", b"x", "image/png")
+
+    [(_, _, headers, _)] = answering.requests
+    assert headers["x-amz-content-sha256"] == sha256(b"x").hexdigest()
+    assert "Signature=" in headers["authorization"]
 
 
 @pytest.mark.parametrize("status", [400, 403, 503])
