@@ -8,21 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, String, and_, bindparam, exists, insert, literal, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from shared.errors import Unavailable
 from shared.ids import new_id
 from shared.products import check_submittable
-from shared.tables import (
-    EVENTS,
-    INSPECTIONS,
-    MODEL_VERSIONS,
-    PRODUCTS,
-    Inspection,
-    ModelVersion,
-    Product,
-    Status,
-)
+from shared.tables import EVENTS, INSPECTIONS, Inspection, ModelVersion, Product, Status
 
 
 @dataclass(frozen=True)
@@ -123,23 +114,22 @@ _GIVEN = (
 
 def _statement() -> Select[Any]:
     its = {name: bindparam(f"its_{name}", type_=INSPECTIONS.c[name].type) for name in _GIVEN}
-    product, version, another = PRODUCTS.c, MODEL_VERSIONS.c, PRODUCTS.alias().c
-    named = bindparam("product", type_=String())
+    named, another = bindparam("product", type_=String()), aliased(Product)
     is_the_only_one = ~exists().where(
-        another.organisation_id == product.organisation_id, another.id != product.id
+        another.organisation_id == Product.organisation_id, another.id != Product.id
     )
     judge = (
         select(
-            product.id.label("product_id"),
-            product.name,
-            version.id.label("model_version_id"),
-            version.version,
-            version.digest,
+            Product.id.label("product_id"),
+            Product.name,
+            ModelVersion.id.label("model_version_id"),
+            ModelVersion.version,
+            ModelVersion.digest,
         )
-        .join_from(PRODUCTS, MODEL_VERSIONS, version.id == product.active_version_id)
+        .join(ModelVersion, ModelVersion.id == Product.active_version_id)
         .where(
-            product.organisation_id == its["organisation_id"],
-            or_(product.name == named, and_(named.is_(None), is_the_only_one)),
+            Product.organisation_id == its["organisation_id"],
+            or_(Product.name == named, and_(named.is_(None), is_the_only_one)),
         )
         .cte("judge")
     )

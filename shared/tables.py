@@ -519,5 +519,3 @@ class Worker(Table):
 INSPECTIONS = cast(SqlTable, Inspection.__table__)
 EVENTS = cast(SqlTable, InspectionEvent.__table__)
 """By their classes, SQLAlchemy would look for objects of the session to change as well."""
-PRODUCTS = cast(SqlTable, Product.__table__)
-MODEL_VERSIONS = cast(SqlTable, ModelVersion.__table__)

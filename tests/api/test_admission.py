@@ -124,10 +124,10 @@ def test_submissions_that_a_store_hangs_up_are_in_nobodys_way_but_their_own(
     hanging = threading.Semaphore(0)
     put = LocalStorage.put
 
-    def hang(*args, **options):
+    def hang(*args):
         hanging.release()
         assert is_back.wait(30)
-        put(*args, **options)
+        put(*args)
 
     monkeypatch.setattr(LocalStorage, "put", hang)
     with ThreadPoolExecutor(50) as stations:

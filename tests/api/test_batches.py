@@ -53,7 +53,7 @@ def test_a_file_that_is_refused_harms_no_other(api, png):
 
 
 def test_with_storage_away_none_is_accepted_and_the_sender_comes_again(api, png, db, monkeypatch):
-    def away(*_, **__):
+    def away(*_):
         raise StorageUnavailable("The object storage cannot be reached.")
 
     with monkeypatch.context() as patch:
@@ -142,7 +142,7 @@ def test_fields_that_nobody_filled_in_leave_a_batch_what_it_is(api, png):
 def test_a_store_that_is_away_is_not_asked_for_each_photo(api, png, monkeypatch):
     asked = []
 
-    def away(*_, **__):
+    def away(*_):
         asked.append(1)
         raise StorageUnavailable("The object storage cannot be reached.")
 
@@ -175,7 +175,7 @@ def test_forms_that_are_no_batch(api, files, code):
 
 def test_an_unknown_product_costs_no_object(api, png, monkeypatch):
 
-    monkeypatch.setattr(type(storage()), "put", lambda *_, **__: pytest.fail("stored"))
+    monkeypatch.setattr(type(storage()), "put", lambda *_: pytest.fail("stored"))
     answer = send(api, png, product="cable")
     assert (answer.status_code, answer.json()["code"]) == (422, "unknown_product")
 

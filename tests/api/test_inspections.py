@@ -274,7 +274,7 @@ def test_an_idempotency_key_belongs_to_its_api_key(api, db, png, new_key):
 
 
 def test_without_storage_there_is_no_row(api, db, png, monkeypatch):
-    def away(*_, **__):
+    def away(*_):
         raise StorageUnavailable("The object storage cannot be reached.")
 
     monkeypatch.setattr(type(storage()), "put", away)

@@ -248,6 +248,8 @@ def test_a_missing_bucket_is_unavailable_and_not_a_missing_photo(s3_url):
         store.get("key")
     with pytest.raises(StorageUnavailable):
         store.put("key", b"x", "image/png")
+    with pytest.raises(StorageUnavailable):
+        store.exists("key")
     with pytest.raises(StorageUnavailable, match="never-made"):
         store.check()
 
