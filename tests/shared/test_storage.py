@@ -285,10 +285,12 @@ def test_a_client_can_put_exactly_the_announced_object_by_a_link(s3_url):
 
 
 @pytest.mark.parametrize("as_file", [False, True])
-def test_the_store_is_told_the_digest_of_what_it_gets(answering, as_file):
+def test_the_store_is_told_the_digest_of_what_it_gets(answering, as_file, tmp_path):
     body = b"\x89PNG pixels"
+    (tmp_path / "one").write_bytes(body)
 
-    answering.store().put("one", io.BytesIO(body) if as_file else body, "image/png")
+    with (tmp_path / "one").open("rb") as file:
+        answering.store().put("one", file if as_file else body, "image/png")
 
     [(method, path, headers, sent)] = answering.requests
     assert (method, path, sent) == ("PUT", "/parts/one", body)
@@ -405,9 +407,11 @@ def test_the_authority_that_boto3_trusts_is_trusted(answering, monkeypatch, tmp_
     with pytest.raises(StorageUnavailable):
         S3Storage(s3_settings(url), "parts").put("one", b"x", "image/png")
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
-    S3Storage(s3_settings(url), "parts").put("one", b"x", "image/png")
+    store = S3Storage(s3_settings(url), "parts")
+    store.put("one", b"x", "image/png")
+    store.check()
 
-    assert [method for method, *_ in answering.requests] == ["PUT"]
+    assert [method for method, *_ in answering.requests] == ["PUT", "HEAD"]
 
 
 def test_without_credentials_there_is_no_store(monkeypatch, tmp_path):
