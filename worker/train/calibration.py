@@ -183,14 +183,16 @@ def upper_limit_of_symmetric(values: Scores, *, deviations: float, parts: int) -
     return median + widened * math.sqrt(1 + math.pi / (2 * parts)) * spread
 
 
-def domain_limit(distances: Scores) -> float:
+def domain_limit(distances: Scores, counts: Scores | None = None) -> float:
     """The distance beyond which a photo is not of the product, from those out of fold.
 
     Half as far again as all but 2 % of the training photos, defects included: a
     badly broken part is still the product. On MVTec bottle the photos lie at 30
     to 72, the limit at some 90, photos of other things from 265 on.
+
+    `counts` (N,): as how many photos each distance counts, one if not given.
     """
-    return 1.5 * float(np.quantile(distances, 0.98))
+    return 1.5 * float(np.quantile(distances, 0.98, method="inverted_cdf", weights=counts))
 
 
 def quality_limits(qualities: Sequence[Quality]) -> QualityLimits:

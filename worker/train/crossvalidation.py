@@ -52,6 +52,7 @@ class ClassifierReadings:
     """(N,): of a good photo with synthetic defects, by the head of its fold; NaN for others."""
     evidence: Tensor  # (N, 8, 8), Grad-CAM before its ReLU
     domain_distances: NDArray[np.float64]  # (N,)
+    synthetic_distances: NDArray[np.float64]  # (N,), as synthetic_margins
 
 
 def draw_folds(photos: Sequence[LabelledPhoto], *, folds: int, seed: int) -> NDArray[np.int64]:
@@ -102,8 +103,8 @@ def read_classifier(
     count = len(features.is_defective)
     margins, synthetic = torch.zeros(count), torch.full((count,), torch.nan)
     evidences = torch.zeros(count, *features.maps.shape[3:])
-    distances = torch.zeros(count)
-    fingerprints = features.fingerprints
+    distances, synthetic_distances = torch.zeros(count), torch.full((count,), torch.nan)
+    fingerprints, damaged_fingerprints = features.fingerprints, features.synthetic_fingerprints
     for number, (fitted, read) in enumerate(split_folds(fold_of), start=1):
         good, head = fit_classifier(features, fitted, shown=shown, seed=seed)
         pooled = hold_against(features, read, good, shown=Shown(1, shown.exponent))
@@ -115,9 +116,16 @@ def read_classifier(
             evidences[row] = evidence(deviations, photo[:1], head)[0]
         domain = fit_domain(fingerprints[fitted], features.is_defective[fitted])
         distances[read] = domain.distance(fingerprints[read])
+        synthetic_distances[read] = domain.distance(damaged_fingerprints[read]).masked_fill(
+            pooled.is_defective, torch.nan
+        )
         progress("heads of the folds", number, int(fold_of.max()) + 1)
     return ClassifierReadings(
-        margins.double().numpy(), synthetic.double().numpy(), evidences, distances.double().numpy()
+        margins.double().numpy(),
+        synthetic.double().numpy(),
+        evidences,
+        distances.double().numpy(),
+        synthetic_distances.double().numpy(),
     )
 
 

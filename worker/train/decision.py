@@ -53,22 +53,22 @@ class Readings:
 
 def fit_decider(readings: Readings, rows: NDArray[np.bool_], policy: Policy) -> Decider:
     """Thresholds and limits from the readings of some photos: rows (N,)."""
-    is_defective = readings.is_defective[rows]
-    margins = readings.classifier.margins[rows]
+    is_defective, is_good = readings.is_defective[rows], rows & ~readings.is_defective
+    classifier = readings.classifier
+    margins, distances = classifier.margins[rows], classifier.domain_distances[rows]
     worth = np.ones(len(margins))
     missing = ENOUGH_DEFECTS - int(is_defective.sum())
     if missing > 0:
-        synthetic = readings.classifier.synthetic_margins[rows]
-        synthetic = synthetic[np.isfinite(synthetic)]
-        margins = np.concatenate([margins, synthetic])
-        is_defective = np.concatenate([is_defective, np.ones(len(synthetic), np.bool_)])
+        margins = np.concatenate([margins, classifier.synthetic_margins[is_good]])
+        distances = np.concatenate([distances, classifier.synthetic_distances[is_good]])
+        count = int(is_good.sum())
+        is_defective = np.concatenate([is_defective, np.ones(count, np.bool_)])
         # All together count as much as the real ones that are missing.
-        worth = np.concatenate([worth, np.full(len(synthetic), missing / len(synthetic))])
+        worth = np.concatenate([worth, np.full(count, missing / count)])
     temperature = calibration.fit_temperature(margins, is_defective, worth)
     scores = calibration.probabilities(margins, temperature)
     threshold = policy.threshold(scores, is_defective, worth)
     low, high = calibration.near_band(scores, is_defective, threshold)
-    is_good = rows & ~readings.is_defective
     return Decider(
         temperature,
         Thresholds(
@@ -86,7 +86,7 @@ def fit_decider(readings: Readings, rows: NDArray[np.bool_], policy: Policy) -> 
                     }
                 ),
             ),
-            domain_distance=calibration.domain_limit(readings.classifier.domain_distances[rows]),
+            domain_distance=calibration.domain_limit(distances, worth),
         ),
         calibration.quality_limits(
             [

@@ -47,7 +47,18 @@ class CachedFeatures:
     @property
     def fingerprints(self) -> Tensor:
         """(N, 1024), of the photos as they are."""
-        return torch.stack([pool(maps[:1].float())[0] for maps in self.maps])
+        return _fingerprints(self.maps)
+
+    @property
+    def synthetic_fingerprints(self) -> Tensor:
+        """(N, 1024), of the good photos as they are but for synthetic defects."""
+        return _fingerprints(self.synthetic)
+
+
+def _fingerprints(maps: Tensor) -> Tensor:
+    """Of version 0 of each photo: (N, V, 1024, 8, 8) to (N, 1024)."""
+    # Photo by photo: all of them in fp32 would take several times their memory.
+    return torch.stack([pool(versions[:1].float())[0] for versions in maps])
 
 
 @dataclass(frozen=True)

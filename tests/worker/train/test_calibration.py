@@ -181,6 +181,11 @@ def test_the_domain_reaches_half_as_far_again_as_nearly_all_training_photos():
     assert domain_limit(np.linspace(1.0, 51.0, 101)) == pytest.approx(75.0)
 
 
+def test_a_distance_reaches_into_the_domain_by_as_many_photos_as_it_counts():
+    distances, counts = np.array([10.0, 20.0, 30.0]), np.array([96.0, 3.0, 1.0])
+    assert domain_limit(distances, counts) == pytest.approx(30.0)
+
+
 def test_quality_limits_leave_room_around_the_training_photos():
     limits = quality_limits([Quality(50.0, 100.0, 900), Quality(80.0, 205.0, 700)])
     assert limits.min_sharpness == pytest.approx(20.0)  # 0.4 x 50

@@ -82,6 +82,8 @@ def test_every_photo_gets_a_reading_and_copies_do_not_multiply_them(monkeypatch)
     is_defective = random_features(30).is_defective.numpy()
     assert np.isnan(readings.synthetic_margins[is_defective]).all()
     assert np.isfinite(readings.synthetic_margins[~is_defective]).all()
+    assert np.isnan(readings.synthetic_distances[is_defective]).all()
+    assert (readings.synthetic_distances[~is_defective] > 0).all()
 
 
 def test_a_strange_photo_is_far_from_the_domain_because_it_is_not_in_its_own_fold(monkeypatch):

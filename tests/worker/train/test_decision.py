@@ -45,6 +45,7 @@ def readings(good: int = 40, defective: int = 20, seed: int = 0) -> Readings:
             synthetic_margins=np.where(is_defective, np.nan, 1.0 + rng.normal(0, 1, count)),
             evidence=torch.zeros(count, 8, 8),
             domain_distances=rng.uniform(30, 40, count),
+            synthetic_distances=np.where(is_defective, np.nan, rng.uniform(30, 200, count)),
         ),
         autoencoder=AutoencoderReadings(
             mses=np.full(count, 0.001),
@@ -122,6 +123,17 @@ def test_all_synthetic_defects_count_as_much_as_the_real_ones_that_are_missing()
     probabilities = 1 / (1 + np.exp(-some.classifier.margins / decider.temperature))
     assert (probabilities[some.is_defective] >= decider.thresholds.defect_probability).all()
     assert decider.thresholds.defect_probability > np.median(probabilities[~some.is_defective])
+
+
+def test_without_real_defects_the_domain_reaches_as_far_as_synthetic_ones_lie():
+    """By good parts alone, at 30 to 40, every badly damaged part would be out of domain."""
+    some, everything = readings(40, 0), np.ones(40, bool)
+    limit = fit_decider(some, everything, Policy("best-f1")).thresholds.domain_distance
+    assert 1.5 * 100 < limit <= 1.5 * 200
+    # With enough real ones, at 30 to 40 as well, nothing synthetic counts.
+    enough = readings(40, 10)
+    limit = fit_decider(enough, np.ones(50, bool), Policy("best-f1")).thresholds.domain_distance
+    assert limit <= 1.5 * 40
 
 
 def test_paths_and_scores_are_those_of_the_photo():
