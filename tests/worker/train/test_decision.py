@@ -123,6 +123,8 @@ def test_all_synthetic_defects_count_as_much_as_the_real_ones_that_are_missing()
     probabilities = 1 / (1 + np.exp(-some.classifier.margins / decider.temperature))
     assert (probabilities[some.is_defective] >= decider.thresholds.defect_probability).all()
     assert decider.thresholds.defect_probability > np.median(probabilities[~some.is_defective])
+    # Nor may they take the domain further than the one that is missing would.
+    assert decider.thresholds.domain_distance <= 1.5 * 40
 
 
 def test_without_real_defects_the_domain_reaches_as_far_as_synthetic_ones_lie():
