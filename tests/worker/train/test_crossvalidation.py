@@ -86,13 +86,15 @@ def test_every_photo_gets_a_reading_and_copies_do_not_multiply_them(monkeypatch)
     assert (readings.synthetic_distances[~is_defective] > 0).all()
 
 
-def test_a_strange_photo_is_far_from_the_domain_because_it_is_not_in_its_own_fold(monkeypatch):
+def test_what_is_strange_is_far_from_the_domain_because_it_is_not_in_its_own_fold(monkeypatch):
     monkeypatch.setattr(head_training, "STEPS", 1)
     features = random_features(40)
     features.maps[7] += 3.0
-    distances = read_classifier(features, folds(40), shown=Shown(1, 1.0), seed=0).domain_distances
-    assert distances.argmax() == 7
-    assert distances[7] > 2 * np.median(distances)
+    features.synthetic[8, 0] += 3.0
+    readings = read_classifier(features, folds(40), shown=Shown(1, 1.0), seed=0)
+    for distances, strange in ((readings.domain_distances, 7), (readings.synthetic_distances, 8)):
+        assert np.nanargmax(distances) == strange
+        assert distances[strange] > 2 * np.nanmedian(distances)
 
 
 def test_the_classifier_of_a_fold_has_not_seen_its_photos_nor_their_damaged_versions(monkeypatch):
