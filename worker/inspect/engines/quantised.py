@@ -17,7 +17,11 @@ QUANTISED = "backbone-int8.safetensors"
 
 
 def write_quantised_graph(graph: ov.Model, file: Path) -> None:
-    """Write layers (XML) and numbers as two tensors of bytes."""
+    """Write layers (XML) and numbers as two tensors of bytes; the same graph gives the same file.
+
+    Renames the graph's layers.
+    """
+    _name_by_position(graph)
     folder = file.parent
     layers, numbers = folder / f"{file.stem}.xml", folder / f"{file.stem}.bin"
     try:
@@ -41,3 +45,12 @@ def read_quantised_graph(file: Path) -> ov.Model:
         return ov.Core().read_model(tensors["layers"].tobytes(), tensors["numbers"].tobytes())
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise DamagedBundle(f"{file} does not hold a quantised backbone: {error}") from error
+
+
+def _name_by_position(graph: ov.Model) -> None:
+    """OpenVINO numbers layers through the process: the names would tell what else it has done."""
+    for position, layer in enumerate(graph.get_ordered_ops()):
+        name = f"{layer.get_type_name()}_{position}"
+        layer.set_friendly_name(name)
+        for port, output in enumerate(layer.outputs()):
+            output.get_tensor().set_names({f"{name}.{port}"} if output.get_names() else set())
