@@ -92,8 +92,11 @@ def make_parts(seed: int) -> Parts:
         return torch.randn(*shape, generator=generator)
 
     torch.manual_seed(seed)
+    mixing = normal(1024, 1024) / 64
     return Parts(
-        good_features=GoodFeatures(normal(1024, 8, 8), normal(1024, 8, 8).abs() + 0.1),
+        good_features=GoodFeatures(
+            normal(1024, 8, 8), normal(1024, 8, 8).abs() + 0.1, torch.eye(1024) + mixing + mixing.T
+        ),
         head=Head(
             normal(256, 1024) / 16, normal(256), normal(2, 256) / 16, normal(2), torch.tensor(1.0)
         ),

@@ -1,12 +1,15 @@
 """What the backbone says of good parts at each cell, and how far a photo is from that.
 
 The rim of a bottle looks another way than its middle, so each cell of the feature maps is held
-against the same cell of good parts. The head judges by these deviations: in the features as they
-are, a small defect drowns in everything that good parts show as well.
+against the same cell of good parts. Channels rise and fall together there: a defect shows less in
+how far one of them is off than in its being off without the others, so deviations are whitened. The
+head judges by them: in the features as they are, a small defect drowns in everything that good
+parts show as well.
 """
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 _TINY = 1e-12
@@ -18,13 +21,16 @@ class GoodFeatures:
 
     mean: Tensor  # (1024, H, W)
     std: Tensor  # (1024, H, W), with a floor
+    whitening: Tensor  # (1024, 1024), symmetric
 
     def deviations(self, maps: Tensor) -> Tensor:
-        """How far each cell is from good parts, either way, in standard deviations.
+        """How far each cell is from good parts, either way, in directions that vary apart.
 
-        maps (B, 1024, H, W) after norm5 and before the ReLU. Returns the same shape, at least 0.
+        maps (B, 1024, H, W) after norm5 and before the ReLU. Returns the same shape, at least 0, in
+        standard deviations.
         """
-        return ((maps - self.mean) / self.std).abs_()
+        away = ((maps - self.mean) / self.std).flatten(2)
+        return torch.matmul(self.whitening, away).abs_().reshape(maps.shape)
 
 
 def pool_deviations(deviations: Tensor, exponent: float) -> Tensor:
@@ -37,7 +43,7 @@ def pool_deviations(deviations: Tensor, exponent: float) -> Tensor:
         return deviations.mean(dim=(2, 3))
     # By the largest first: powers of large deviations would not fit into fp32.
     peaks = deviations.amax(dim=(2, 3), keepdim=True).clamp(min=_TINY)
-    means = (deviations / peaks).pow(exponent).mean(dim=(2, 3))
+    means = _power(deviations / peaks, exponent).mean(dim=(2, 3))
     return means.pow(1 / exponent) * peaks[:, :, 0, 0]
 
 
@@ -48,4 +54,12 @@ def shares_of(deviations: Tensor, pooled: Tensor, exponent: float) -> Tensor:
     """
     if exponent == 1.0:
         return deviations
-    return (deviations / pooled.clamp(min=_TINY)[:, :, None, None]).pow(exponent - 1) * deviations
+    pooled = pooled.clamp(min=_TINY)[:, :, None, None]
+    return _power(deviations / pooled, exponent) * pooled
+
+
+def _power(base: Tensor, exponent: float) -> Tensor:
+    """Squared as often as that will do: a general power takes as long as the head does."""
+    while exponent > 1 and exponent % 2 == 0:
+        base, exponent = base.square(), exponent / 2
+    return base if exponent == 1.0 else base.pow(exponent)

@@ -11,6 +11,9 @@ leaves in a picture rather than what the picture shows:
   product will have to do;
 - of which kind the defect is.
 
+What no rendered defect needs would be forgotten over that. So each cell is also asked what it
+shows, whatever that is (`dense_targets.py`).
+
 The second and third dense block are asked the first question too (Lee et al., AISTATS 2015):
 gradients reach the early layers sooner, and what is seen best at a fine grain is learnt there.
 
@@ -31,6 +34,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from worker.inspect.backbone import CHANNELS, build_backbone, freeze
 from worker.inspect.inputs import to_classifier_input
 from worker.train.backbone import PICTURES, calibrate_batch_norms, render_mix, write_backbone
+from worker.train.dense_targets import MEASURES, PIXELS, Targets, dense_targets
+from worker.train.filter_bank import set_first_filters
 from worker.train.pretraining_views import PRODUCTS, RENDERED, VIEWS, Bottles, Views, draw_views
 from worker.train.progress import Progress, print_progress, silent
 
@@ -43,7 +48,7 @@ AVERAGED = 0.98
 """Of the averaged weights, how much is left of what they were one step ago."""
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.02
-LOSSES = {"early": 1.0, "everywhere": 1.0, "local": 1.0, "whole": 0.5, "kind": 0.2}
+LOSSES = {"early": 1.0, "everywhere": 1.0, "local": 1.0, "whole": 0.5, "kind": 0.2, "shown": 1.0}
 """What each of them weighs."""
 
 _CHECKPOINT_EVERY = 25
@@ -63,18 +68,24 @@ class Questions(nn.Module):
             for channels in _ASKED_EARLY.values()
         )
         self.kind = _asking(CHANNELS, RENDERED + 1)
+        self.shown = _asking(CHANNELS, PIXELS + MEASURES)
         self.ridge = nn.Parameter(torch.tensor(0.0))
         self.scale = nn.Parameter(torch.tensor([2.0, 2.0]))
         self.shift = nn.Parameter(torch.tensor(-1.0))
 
     def losses(
-        self, early: Sequence[Tensor], maps: Tensor, covers: Sequence[Tensor], kinds: Tensor
+        self,
+        early: Sequence[Tensor],
+        maps: Tensor,
+        covers: Sequence[Tensor],
+        kinds: Tensor,
+        targets: Targets,
     ) -> dict[str, Tensor]:
         """What the answers are off by.
 
         Product by product, P * VIEWS rows: early, the maps after the blocks that are asked early;
         maps (N, 1024, h, w) after norm5; covers (N, h, w) in [0, 1] for each of these maps;
-        kinds (N,), -1 for sound views.
+        kinds (N,), -1 for sound views; what the cells show.
         """
         *early_covers, cover = covers
         cells = torch.relu(maps)
@@ -91,7 +102,15 @@ class Questions(nn.Module):
             "local": local,
             "whole": whole,
             "kind": F.cross_entropy(by_kind, kinds[rows]) if len(rows) else maps.new_zeros(()),
+            "shown": self._by_showing(maps, targets),
         }
+
+    def _by_showing(self, maps: Tensor, targets: Targets) -> Tensor:
+        answers = self.shown(torch.relu(maps))
+        off_pixels = answers[:, :PIXELS] - targets.pixels
+        off_measures = answers[:, PIXELS:] - targets.measures
+        off: Tensor = off_pixels.square().mean() + off_measures.square().mean()
+        return off
 
     def _by_regression(self, cells: Tensor, cover: Tensor) -> tuple[Tensor, Tensor]:
         by_product = cells.flatten(2).transpose(1, 2).unflatten(0, (-1, VIEWS))  # type: ignore[no-untyped-call]
@@ -202,7 +221,8 @@ def _ask(backbone: nn.Sequential, questions: Questions, views: Views) -> dict[st
             if name in _ASKED_EARLY:
                 early.append(maps.float())
     covers = [torch.from_numpy(cover) for cover in views.covers]
-    return questions.losses(early, maps.float(), covers, torch.from_numpy(views.kinds))
+    kinds = torch.from_numpy(views.kinds)
+    return questions.losses(early, maps.float(), covers, kinds, dense_targets(views.pictures))
 
 
 def _resume(
@@ -244,6 +264,7 @@ def pretrain(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = build_backbone()
+        set_first_filters(backbone.get_parameter("conv0.weight"))
     train_backbone(backbone, checkpoint, seed=seed, steps=steps, progress=progress)
     calibrate_batch_norms(backbone, render_mix(seed, PICTURES, progress), progress)
     return backbone
@@ -255,8 +276,8 @@ def provenance(seed: int) -> str:
         f"DenseNet-121, trained from random weights on {STEPS * PRODUCTS * VIEWS} views of "
         f"{STEPS * PRODUCTS} products, all rendered by this project (seed {seed}): parts and "
         "materials of all sorts, a quarter bottles, half of the views with synthetic or rendered "
-        f"defects, to find the defects. Batch norms calibrated on {PICTURES} of its pictures. "
-        "No photo and no foreign weights."
+        "defects, to find the defects and to tell what each place shows. "
+        f"Batch norms calibrated on {PICTURES} of its pictures. No photo and no foreign weights."
     )
 
 

@@ -23,6 +23,8 @@ VIEW_SIDE = 128
 CELL_SIDES = (8, 16, 32)
 """Of the maps after the second, the third and the last dense block; in pixels."""
 BOTTLE_SHARE = 0.25
+TONED_SHARE = 0.5
+"""Of the products that are shown by another tone curve: what is faint on a dark part counts too."""
 BOTTLES = 384
 """Rendered beforehand, because one takes an eighth of a second."""
 
@@ -70,7 +72,8 @@ def draw_views(seed: int, number: int, bottles: Bottles) -> Views:
         else _part_views(rng, donor)
         for donor in donors
     ]
-    views = [view for product in drawn for view in product]
+    tones = np.random.default_rng([seed, 3, number])
+    views = [view for product in drawn for view in _toned(tones, product)]
     return Views(
         np.stack([picture for picture, _, _ in views]),
         tuple(np.stack([cover_of(mask, side) for _, mask, _ in views]) for side in CELL_SIDES),
@@ -132,6 +135,18 @@ def _view(
         )
     damaged = damage(rng, _cut(picture, corner), _cut(donor, corner), largest=0.6)
     return _lit(rng, damaged.image), damaged.mask, KINDS.index(damaged.kind)
+
+
+def _toned(rng: np.random.Generator, views: list[_View]) -> list[_View]:
+    """A product's views by the tone curve of another camera or light, or as they are."""
+    if rng.random() >= TONED_SHARE:
+        return views
+    curve = np.linspace(0, 1, 256) ** np.exp(rng.uniform(-0.9, 0.9))
+    black, white = rng.uniform(0, 0.25), rng.uniform(0.75, 1)
+    if rng.random() < 0.5:
+        curve = black + (white - black) * curve
+    levels = np.rint(255 * curve).astype(np.uint8)
+    return [(levels[picture], mask, kind) for picture, mask, kind in views]
 
 
 def _around(rng: np.random.Generator, mask: _Flags) -> NDArray[np.float64]:

@@ -38,7 +38,6 @@ from worker.inspect.bundle import (
 from worker.inspect.domain import Domain
 from worker.inspect.engines.choice import exact_engine
 from worker.inspect.engines.protocol import Engine
-from worker.inspect.good_features import GoodFeatures
 from worker.inspect.gradcam import GoodEvidence, evidence
 from worker.inspect.head import DEFECTIVE
 from worker.inspect.preprocess import Photo, prepare
@@ -49,7 +48,7 @@ from worker.train.dataset import SUFFIXES
 from worker.train.decision import ANOMALY_DEVIATIONS
 from worker.train.duplicates import parts_of
 from worker.train.features import COPIES, as_copy
-from worker.train.good_features import fit_good_features
+from worker.train.good_features import mean_and_spread
 from worker.train.progress import Progress, silent
 from worker.train.reference import PHOTOS as REFERENCE_PHOTOS
 from worker.train.reference import make_reference
@@ -296,14 +295,16 @@ def _read(folder: Path, progress: Progress) -> tuple[list[Path], list[Photo]]:
 def _adapt(parts: Parts, seen: _Seen) -> Parts:
     """The parts as these photos of good parts say they should be.
 
-    The new photos' means, and a spread between theirs and that of the training.
+    The new photos' means, and a spread between theirs and that of the training. How channels vary
+    together twenty photos cannot say: that stays.
     """
     count = len(seen.maps)
-    features, residuals = fit_good_features(seen.maps), residual_stats(seen.deviations)
+    mean, std = mean_and_spread(seen.maps)
+    residuals = residual_stats(seen.deviations)
     return replace(
         parts,
-        good_features=GoodFeatures(
-            features.mean, _blended(parts.good_features.std, features.std, count)
+        good_features=replace(
+            parts.good_features, mean=mean, std=_blended(parts.good_features.std, std, count)
         ),
         good_residuals=ResidualStats(
             residuals.mean, _blended(parts.good_residuals.std, residuals.std, count)

@@ -1,9 +1,9 @@
 """How the photos of a product are shown to its head: the data say so, out of fold.
 
 Turning a photo is harmless for a bottle from above and wrong for a part whose defect is lying the
-wrong way round. A large defect is best seen in the average over all cells, a small one in the
-cells that are furthest from good parts. A linear probe (Alain and Bengio 2017) tells one from the
-other in seconds, where the head takes minutes.
+wrong way round. A small defect is best seen in the cells that are furthest from good parts, one
+that is everywhere in the average over all of them. A linear probe (Alain and Bengio 2017) tells one
+from the other in seconds, where the head takes minutes.
 """
 
 import warnings
@@ -42,7 +42,7 @@ def read_probes(
 ) -> dict[Shown, Probe]:
     """A probe for each way to show the photos, the usual one first."""
     every = features.maps.shape[1]
-    ways = [Shown(copies, exponent) for exponent in (1.0, PEAKS) for copies in (every, 1)]
+    ways = [Shown(copies, exponent) for exponent in (PEAKS, 1.0) for copies in (every, 1)]
     probes: dict[Shown, Probe] = {}
     for number, shown in enumerate(ways, start=1):
         probes[shown] = _probe(features, fold_of, shown)
@@ -56,7 +56,7 @@ def choose(
     """The usual way, unless another one ranks these rows (N,) clearly better.
 
     A difference within its standard error (DeLong et al. 1988) is chance. Only real defects can say
-    how large they are: without enough of them among the rows, photos are averaged.
+    how large they are: without enough of them among the rows, they are taken for small.
     """
     usual, *others = probes
     if int(features.is_defective.numpy()[rows].sum()) < ENOUGH_DEFECTS:

@@ -27,7 +27,8 @@ class Deviations(nn.Module):
         self.good = good
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return ((maps - self.good.mean) / self.good.std).abs()
+        cells = ((maps - self.good.mean) / self.good.std).flatten(2)
+        return (self.good.whitening @ cells).unflatten(2, maps.shape[2:]).abs()
 
 
 class Pooling(nn.Module):
@@ -85,7 +86,12 @@ def test_the_closed_form_agrees_with_the_grad_cam_library_on_ten_images(
     backbone = load_backbone(backbone_file)
     with torch.no_grad():
         maps = backbone(inputs)
-    good = GoodFeatures(maps[:5].mean(dim=0), maps[:5].std(dim=0) + 0.1 * float(maps.std()))
+    mixing = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(3)) / 64
+    good = GoodFeatures(
+        maps[:5].mean(dim=0),
+        maps[:5].std(dim=0) + 0.1 * float(maps.std()),
+        torch.eye(1024) + mixing + mixing.T,
+    )
     deviations = good.deviations(maps)
     head = a_head_that_fires(deviations, exponent)
     ours = gradcam(deviations, head).numpy()

@@ -77,8 +77,12 @@ def test_the_scores_are_those_of_the_parts_put_together_by_hand(inspector, photo
         maps = backbone(torch.from_numpy(inputs.transpose(2, 0, 1))[None])[0].numpy()
         unit = torch.from_numpy(pixels.transpose(2, 0, 1)).float()[None]
         rebuilt = bottle.parts.autoencoder(unit)[0].numpy()
-    usual, spread = (getattr(bottle.parts.good_features, part).numpy() for part in ("mean", "std"))
-    pooled = (np.abs(maps - usual) / spread).mean(axis=(1, 2))
+    usual, spread, whitening = (
+        getattr(bottle.parts.good_features, part).double().numpy()
+        for part in ("mean", "std", "whitening")
+    )
+    away = ((maps - usual) / spread).reshape(1024, 64)
+    pooled = np.abs(whitening @ away).mean(axis=1)
     head = {
         name: getattr(bottle.parts.head, name).double().numpy()
         for name in ("hidden_weight", "hidden_bias", "output_weight", "output_bias")

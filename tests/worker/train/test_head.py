@@ -40,7 +40,7 @@ def features_of(good: int, defective: int) -> CachedFeatures:
 
 def chosen_of(features: CachedFeatures, rows: torch.Tensor, *, copies: int) -> Sample:
     """Held against good parts that are 0 everywhere."""
-    nothing = GoodFeatures(torch.zeros(1024, 1, 1), torch.ones(1024, 1, 1))
+    nothing = GoodFeatures(torch.zeros(1024, 1, 1), torch.ones(1024, 1, 1), torch.eye(1024))
     return sample_of(hold_against(features, rows, nothing, shown=Shown(copies, 1.0)))
 
 

@@ -4,6 +4,8 @@ import torch
 
 from worker.inspect.backbone import build_backbone
 from worker.train import pretraining, pretraining_views
+from worker.train.dense_targets import PIXELS, Targets
+from worker.train.filter_bank import first_filters
 from worker.train.pretraining import (
     Questions,
     pretrain,
@@ -68,10 +70,12 @@ def test_a_scratch_across_a_cell_covers_it_and_a_dot_does_so_in_part():
     assert cover.sum() == pytest.approx(1.25)
 
 
-def answers_off(maps, cover, kinds):
+def answers_off(maps, cover, kinds, targets=None):
     torch.manual_seed(0)
     early = [torch.zeros(len(maps), channels, 8, 8) for channels in (512, 1024)]
-    return Questions().losses(early, maps, [cover, cover, cover], kinds)
+    shape = (len(maps), 1, 8, 8)
+    targets = targets or Targets(torch.zeros(shape), torch.zeros(shape))
+    return Questions().losses(early, maps, [cover, cover, cover], kinds, targets)
 
 
 def test_maps_that_show_the_defects_answer_better_than_maps_that_do_not():
@@ -97,6 +101,41 @@ def test_views_are_never_regressed_on_themselves():
     maps = torch.randn(VIEWS, 1024, 8, 8)
     losses = answers_off(maps, cover, torch.tensor([-1, 0] * (VIEWS // 2)))
     assert losses["whole"] > 0.6
+
+
+def test_what_cells_show_is_asked_of_each_cell():
+    maps = torch.randn(VIEWS, 1024, 8, 8, generator=torch.Generator().manual_seed(0))
+    cover, kinds = torch.zeros(VIEWS, 8, 8), torch.full((VIEWS,), -1)
+    torch.manual_seed(0)
+    shown = Questions().shown(torch.relu(maps)).detach()
+    right = Targets(shown[:, :PIXELS], shown[:, PIXELS:])
+    elsewhere = Targets(right.pixels.roll(1, dims=3), right.measures.roll(1, dims=3))
+    assert answers_off(maps, cover, kinds, right)["shown"] < 1e-6
+    assert answers_off(maps, cover, kinds, elsewhere)["shown"] > 0.1
+
+
+def test_a_product_has_one_tone_curve_and_its_defects_stay_where_they_are(bottles, monkeypatch):
+    toned = [draw_views(3, number, bottles) for number in range(3)]
+    monkeypatch.setattr(pretraining_views, "TONED_SHARE", 0.0)
+    others = 0
+    for number, views in enumerate(toned):
+        plain = draw_views(3, number, bottles)
+        assert np.array_equal(views.covers[0], plain.covers[0])
+        for first in range(0, PRODUCTS * VIEWS, VIEWS):
+            before, after = (v.pictures[first : first + VIEWS].ravel() for v in (plain, views))
+            curve = np.zeros(256, np.uint8)
+            curve[before] = after
+            assert np.array_equal(curve[before], after)
+            others += not np.array_equal(before, after)
+    assert 1 <= others < 3 * PRODUCTS
+
+
+@pytest.mark.usefixtures("_small")
+def test_pretraining_begins_with_the_filter_bank(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretraining, "PICTURES", 4)
+    backbone = pretrain(tmp_path / "p.pt", seed=0, steps=1)
+    learnt = torch.nn.functional.normalize(backbone.conv0.weight[:62].flatten(1), dim=1)
+    assert (learnt * first_filters().flatten(1)).sum(dim=1).min() > 0.99
 
 
 @pytest.mark.usefixtures("_small")

@@ -198,7 +198,9 @@ def test_few_photos_move_the_spread_a_little_and_the_mean_at_once(bundle):
     parts = load_bundle(bundle).parts
     # Twenty photos count as much as the training: halfway between the variances.
     known = ResidualStats(torch.zeros(256, 256), torch.full((256, 256), 3.0))
-    usual = GoodFeatures(torch.zeros(1024, 8, 8), torch.full((1024, 8, 8), 3.0))
+    usual = GoodFeatures(
+        torch.zeros(1024, 8, 8), torch.full((1024, 8, 8), 3.0), parts.good_features.whitening
+    )
     residuals, maps = torch.full((20, 256, 256), 5.0), torch.full((20, 1, 1024, 8, 8), 5.0)
     residuals[::2] = maps[::2] = 7.0
     parts = replace(parts, good_residuals=known, good_features=usual)
