@@ -132,7 +132,7 @@ def _at_or_above(scores: Scores, counts: Scores, thresholds: Scores) -> Scores:
 
 
 def near_band(
-    scores: Scores, is_defective: Flags, threshold: float, *, max_good_share: float = 0.05
+    scores: Scores, is_defective: Flags, threshold: float, *, max_good_share: float = 0.02
 ) -> tuple[float, float]:
     """Probabilities between which a person looks: [low, high) around the threshold.
 
