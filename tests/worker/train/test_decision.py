@@ -90,6 +90,20 @@ def test_defects_place_no_threshold_of_the_autoencoder():
     assert first.thresholds.anomaly_score == second.thresholds.anomaly_score
 
 
+def test_one_good_part_in_twenty_is_anomalous_and_one_in_fifty_near_the_threshold():
+    some = readings(4000, 400)
+    decider = fit_decider(some, np.ones(4400, bool), Policy("best-f1"))
+    thresholds, good = decider.thresholds, ~some.is_defective
+    probabilities = 1 / (1 + np.exp(-some.classifier.margins[good] / decider.temperature))
+    is_near = (probabilities >= thresholds.near_threshold_low) & (
+        probabilities < thresholds.near_threshold_high
+    )
+    assert (some.autoencoder.scores[good] >= thresholds.anomaly_score).mean() == pytest.approx(
+        0.05, abs=0.01
+    )
+    assert is_near.mean() == pytest.approx(0.02, abs=0.001)
+
+
 @pytest.mark.parametrize("defective", [0, 3])
 def test_with_few_defects_synthetic_ones_help_to_place_the_threshold(defective):
     some = readings(40, defective)
